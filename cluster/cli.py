@@ -1,0 +1,132 @@
+"""The verbs of the command line: their options, and which module does each."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from cluster import options
+from cluster.options import Parser
+from hpo.errors import TuneFleetError, UsageError
+from hpo.registry import suggest
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """One verb: the module of ``cluster.verbs`` that does it, and what it takes."""
+
+    module: str
+    help: str
+    add_options: Callable[[Parser], None]
+
+
+def _run(parser: Parser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="a name from studies/, or your file")
+    options.search(parser)
+    options.place(parser)
+
+
+def _one_run(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="the run's id")
+
+
+def _read_run(parser: Parser) -> None:
+    _one_run(parser)
+    options.json_output(parser)
+
+
+def _logs(parser: Parser) -> None:
+    _one_run(parser)
+    parser.add_argument("which", nargs="?", metavar="TRIAL", help="a trial's or a worker's id")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+
+
+def _stop(parser: Parser) -> None:
+    _one_run(parser)
+    parser.add_argument("--now", action="store_true", help="put running trials back at once")
+
+
+def _resume(parser: Parser) -> None:
+    _one_run(parser)
+    parser.add_argument("--trials", metavar="+N", help="so many more points than before")
+    options.place(parser)
+
+
+def _tensorboard(parser: Parser) -> None:
+    parser.add_argument(
+        "run", nargs="+", metavar="RUN", help="the run's id; several are shown together"
+    )
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="where it listens")
+    parser.add_argument("--port", type=options.number(int, 0, 65535), default=6006, metavar="P")
+
+
+def _check(parser: Parser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="a name from studies/, or your file")
+    parser.add_argument("--data-dir", metavar="DIR", help="the data set's files")
+    options.json_output(parser)
+
+
+VERBS = {
+    "run": Verb("search", "search here, in the foreground", _run),
+    "resume": Verb("search", "go on with what was interrupted", _resume),
+    "stop": Verb("control", "let running trials end, then stop", _stop),
+    "list": Verb("reading", "the runs there are", options.json_output),
+    "status": Verb("reading", "where a run stands", _read_run),
+    "trials": Verb("reading", "a row for each attempt", _read_run),
+    "watch": Verb("reading", "follow a run live", _one_run),
+    "best": Verb("reading", "the winner and its test figures", _read_run),
+    "logs": Verb("reading", "the chief's, a worker's or a trial's log", _logs),
+    "tensorboard": Verb("tensorboard", "open TensorBoard HParams", _tensorboard),
+    "check": Verb("checking", "is a study sound, and what is supported", _check),
+    "doctor": Verb("checking", "what this machine has and lacks", options.json_output),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Does what was typed; answers the exit status. Errors are one line on standard error."""
+    debug = "--debug" in arguments
+    try:
+        return _dispatch(list(arguments))
+    except TuneFleetError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"launch.py: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe such as `| head` has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in VERBS:
+        raise UsageError(f"unknown verb {name!r}: {suggest(name, VERBS)}")
+    verb = VERBS[name]
+    parser = Parser(prog=f"launch.py {name}", description=verb.help, allow_abbrev=False)
+    verb.add_options(parser)
+    options.common(parser)
+    parsed = parser.parse_all(rest)
+    module = importlib.import_module(f"cluster.verbs.{verb.module}")
+    status: int = getattr(module, name if name != "list" else "list_runs")(parsed)
+    return status
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    rows = "\n".join(f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items())
+    return (
+        "TuneFleet tunes Keras models across machines.\n\n"
+        "usage: python launch.py VERB [options]\n\n"
+        f"{rows}\n\n"
+        "`python launch.py VERB --help` says what a verb takes."
+    )

@@ -1,0 +1,1 @@
+"""The places that a search can run in."""

@@ -1,0 +1,249 @@
+"""This machine: a chief and workers as processes, replaced when they die."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import IO
+
+from cluster.plan import JobPlan, ProcessPlan
+from hpo.engines.base import load_engine
+from hpo.errors import PlaceError, TuneFleetError, UsageError
+from hpo.lock import Lock
+
+_POLL_S = 0.1
+_SHOW_S = 0.5
+_START_S = 60.0
+_LEAVE_S = 15.0
+# So many deaths of one process in so short a time will not be mended by another start.
+_DEATHS, _DEATHS_WITHIN_S = 5, 20.0
+# The chief's own verdicts: done, nothing completed, refused, its place failed, drained.
+_FINAL = (0, 1, 2, 3, 75)
+
+
+def render(plan: JobPlan) -> str:
+    """The processes of ``plan`` as lines for a shell; the workers' port is the chief's own."""
+    port = plan.spec.port
+    workers = [plan.worker(number, port).render() for number in range(len(plan.devices))]
+    return "\n".join([plan.chief(port).render(), *workers])
+
+
+def supervise(plan: JobPlan, show: Callable[[], None]) -> int:
+    """Runs ``plan`` to its end in the foreground; answers the chief's exit status.
+
+    ``show`` is called about twice a second. Ctrl-C drains, a second one stops at once;
+    SIGTERM drains. When this returns or raises, none of the processes is left.
+    """
+    lock = Lock(plan.run.supervisor_lock)
+    lock.acquire()
+    try:
+        with _Signals() as signals:
+            return _Supervisor(plan, signals, show).run()
+    finally:
+        lock.release()
+
+
+class _Signals:
+    """Counts the signals that ask for an end."""
+
+    def __init__(self) -> None:
+        self.interrupts = 0
+        self.terminations = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _count(self, number: int, _: object) -> None:
+        if number == signal.SIGINT:
+            self.interrupts += 1
+        else:
+            self.terminations += 1
+
+
+@dataclasses.dataclass
+class _Process:
+    """One process of the search, with when it died before."""
+
+    plan: ProcessPlan
+    popen: subprocess.Popen[bytes]
+    deaths: collections.deque[float]
+
+    def died_too_often(self) -> bool:
+        """Notes a death; True where another start would not help."""
+        now = time.monotonic()
+        self.deaths.append(now)
+        recent = [moment for moment in self.deaths if now - moment < _DEATHS_WITHIN_S]
+        return len(recent) >= _DEATHS
+
+
+class _Supervisor:
+    def __init__(self, plan: JobPlan, signals: _Signals, show: Callable[[], None]) -> None:
+        self._plan = plan
+        self._signals = signals
+        self._show = show
+        self._port = plan.spec.port
+        self._chief: _Process | None = None
+        self._workers: dict[int, _Process] = {}
+        self._drained = 0
+
+    def run(self) -> int:
+        """Starts everything, keeps it alive, and answers the chief's exit status."""
+        try:
+            self._chief = _start(self._plan.chief(self._port))
+            self._port = self._wait_for_chief(self._chief)
+            for number in range(len(self._plan.devices)):
+                self._workers[number] = _start(self._plan.worker(number, self._port))
+            status = self._attend()
+            self._wait_for_workers()
+            return self._interrupted(status)
+        finally:
+            self._end_all()
+
+    def _attend(self) -> int:
+        """Until the chief leaves of its own accord."""
+        shown = 0.0
+        while True:
+            status = self._look_after_chief()
+            if status is not None:
+                return status
+            self._look_after_workers()
+            self._drain_if_asked()
+            if time.monotonic() - shown > _SHOW_S:
+                self._show()
+                shown = time.monotonic()
+            time.sleep(_POLL_S)
+
+    def _look_after_chief(self) -> int | None:
+        chief = self._chief
+        assert chief is not None
+        status = chief.popen.poll()
+        if status is None:
+            return None
+        if status in (2, 3):
+            raise _last_words(chief, status)
+        if status in _FINAL:
+            return status
+        if chief.died_too_often():
+            raise PlaceError(
+                f"the chief died {_DEATHS} times in a row (last status {status}): "
+                f"see {chief.plan.log}"
+            )
+        self._chief = _start(self._plan.chief(self._port), chief.deaths)
+        self._wait_for_chief(self._chief)
+        return None
+
+    def _look_after_workers(self) -> None:
+        for number, worker in list(self._workers.items()):
+            status = worker.popen.poll()
+            if status is None or status in (0, 75):
+                # Those that left were told to by the chief, which is about to leave too.
+                continue
+            if worker.died_too_often():
+                raise PlaceError(
+                    f"{worker.plan.role} died {_DEATHS} times in a row (last status {status}): "
+                    f"see {worker.plan.log}"
+                )
+            fresh = self._plan.worker(number, self._port)
+            self._workers[number] = _start(fresh, worker.deaths)
+
+    def _drain_if_asked(self) -> None:
+        asked = min(2, self._signals.interrupts + self._signals.terminations)
+        if asked <= self._drained:
+            return
+        if asked == 1:
+            print("letting running trials end; Ctrl-C again stops them now", flush=True)
+        run = self._plan.run
+        try:
+            load_engine(run.request.engine).drain(run, self._address, immediate=asked > 1)
+        except PlaceError:
+            # It is on its way back from a crash: asked again at the next look.
+            return
+        self._drained = asked
+
+    @property
+    def _address(self) -> str:
+        host = self._plan.spec.host
+        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+
+    def _wait_for_chief(self, chief: _Process) -> int:
+        """The port at which ``chief`` serves; raises its own error if it left instead."""
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            reader = self._plan.run.reader()
+            try:
+                sessions = reader.sessions()
+            finally:
+                reader.close()
+            if sessions and sessions[-1]["pid"] == chief.popen.pid:
+                return int(sessions[-1]["address"].rpartition(":")[2])
+            status = chief.popen.poll()
+            if status in (2, 3):
+                raise _last_words(chief, status)
+            if status is not None:
+                # Killed before it served: whoever looks after it starts another.
+                return self._port
+            time.sleep(0.02)
+        raise PlaceError(f"the chief did not start within {_START_S:.0f} s: see {chief.plan.log}")
+
+    def _wait_for_workers(self) -> None:
+        deadline = time.monotonic() + _LEAVE_S
+        while time.monotonic() < deadline:
+            if all(worker.popen.poll() is not None for worker in self._workers.values()):
+                return
+            time.sleep(0.02)
+
+    def _interrupted(self, status: int) -> int:
+        """A search that a Ctrl-C left unfinished says so by the shell's own status for it."""
+        return 130 if status == 75 and self._signals.interrupts else status
+
+    def _end_all(self) -> None:
+        processes = [*self._workers.values(), *([self._chief] if self._chief else [])]
+        for process in processes:
+            # Agents and chief leave by themselves when their standard input closes.
+            with contextlib.suppress(BrokenPipeError):
+                assert process.popen.stdin is not None
+                process.popen.stdin.close()
+        for process in processes:
+            try:
+                process.popen.wait(_LEAVE_S)
+            except subprocess.TimeoutExpired:
+                process.popen.kill()
+                process.popen.wait()
+
+
+def _start(plan: ProcessPlan, deaths: collections.deque[float] | None = None) -> _Process:
+    """Starts a process in a session of its own: a terminal's Ctrl-C is for `run` alone."""
+    try:
+        output: IO[bytes] = plan.log.open("ab")
+    except OSError as error:
+        raise PlaceError(f"cannot write {plan.log}: {error.strerror}") from error
+    with output:
+        popen = subprocess.Popen(
+            plan.command,
+            env={**os.environ, **plan.environment},
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return _Process(plan, popen, collections.deque(maxlen=_DEATHS) if deaths is None else deaths)
+
+
+def _last_words(process: _Process, status: int) -> TuneFleetError:
+    """What a process that gave up said on the last line of its log."""
+    lines = process.plan.log.read_text(errors="replace").splitlines()
+    words = lines[-1].removeprefix("launch.py: ") if lines else f"status {status}"
+    return UsageError(words) if status == 2 else PlaceError(words)

@@ -1,0 +1,96 @@
+"""The options of the command line, each defined once and shared by the verbs that take it."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from hpo.errors import UsageError
+from hpo.registry import suggest
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong and what is near, instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}: see `launch.py {self.prog.split()[-1]} --help`")
+
+    def parse_all(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parses; raises UsageError for an unknown option, with the one that is near."""
+        parsed, unknown = self.parse_known_args(arguments)
+        if unknown:
+            known = [text for action in self._actions for text in action.option_strings]
+            name = unknown[0].partition("=")[0]
+            if name.startswith("-"):
+                raise UsageError(f"unknown option {name!r}: {suggest(name, known)}")
+            raise UsageError(f"unexpected argument {name!r}: {self.format_usage().strip()}")
+        return parsed
+
+
+def number(
+    kind: type[int] | type[float], low: float, high: float = float("inf")
+) -> Callable[[str], int | float]:
+    """An option's type: a number of ``kind`` from ``low`` to ``high``."""
+
+    def parse(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not low <= value <= high:
+            upper = "" if high == float("inf") else f" and at most {high:g}"
+            raise argparse.ArgumentTypeError(
+                f"{text} is out of range: give at least {low:g}{upper}"
+            )
+        return value
+
+    return parse
+
+
+def common(parser: Parser) -> None:
+    """What every verb takes."""
+    parser.add_argument(
+        "--runs",
+        type=pathlib.Path,
+        default=pathlib.Path("runs"),
+        metavar="DIR",
+        help="the folder of runs (runs/)",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def json_output(parser: Parser) -> None:
+    """What every reading verb takes."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def search(parser: Parser) -> None:
+    """What to search."""
+    add = parser.add_argument
+    add("--engine", default="keras-tuner", metavar="NAME", help="who drives (keras-tuner)")
+    add("--sampler", default="random", metavar="NAME", help="what to try (random)")
+    add("--pruner", default="none", metavar="NAME", help="which trials to end early (none)")
+    add("--trials", type=number(int, 1), metavar="N", help="points to try (10; grid: all)")
+    add("--epochs", type=number(int, 1), metavar="N", help="at most so many epochs a trial")
+    add("--train-examples", type=number(int, 1), metavar="N", help="train on so many examples")
+    add("--seed", type=number(int, 0, 2**31 - 1), metavar="N", help="0 is a seed (drawn)")
+    add("--id", metavar="NAME", help="the run's id (made from the study and the time)")
+    add("--lease", type=number(float, 1, 3600), metavar="S", help="a worker's lease (30 s)")
+
+
+def place(parser: Parser) -> None:
+    """Where and with how much to search."""
+    add = parser.add_argument
+    add("--workers", type=number(int, 1), metavar="N", help="trials at a time (2)")
+    add(
+        "--gpus-per-worker",
+        type=number(int, 0),
+        metavar="N",
+        help="GPUs for each worker (1 where the host has GPUs)",
+    )
+    add("--data-dir", type=pathlib.Path, metavar="DIR", help="the data set's files")
+    add("--host", default="127.0.0.1", metavar="H", help="the chief's address (127.0.0.1)")
+    add("--port", type=number(int, 0, 65535), default=0, metavar="P", help="its port (a free one)")

@@ -1,0 +1,171 @@
+"""The verbs that search: `run` and `resume`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+
+from cluster.devices import gpus_here, share
+from cluster.plan import plan
+from cluster.spec import DEFAULT_WORKERS, ClusterSpec
+from hpo import env
+from hpo.engines.base import check_supported, load_engine
+from hpo.errors import RunError, UsageError
+from hpo.ledger import LedgerWriter
+from hpo.registry import PRUNERS, SAMPLERS, suggest
+from hpo.run import Run, SearchRequest, check_id, create_run, list_runs, new_id, open_run
+from hpo.study import Study, digest_of, find_study
+
+DEFAULT_LEASE_S = 30.0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Searches here; or, with KerasTuner's variables set, is one process of a search."""
+    role = env.role()
+    path = find_study(args.study)
+    if role and not role.is_chief:
+        return _work(args, role, path)
+    request = _request(args, path)
+    spec = ClusterSpec.from_options(args, workers=DEFAULT_WORKERS)
+    found = _existing(args, request)
+    if found is None:
+        # Whatever is wrong with the place is said before a study is read for seconds.
+        share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
+        found = _create(args, request, path, spec)
+    print(f"run {found.id}", flush=True)
+    if role:
+        return load_engine(request.engine).lead(found, role)
+    return _search(found, spec, args.debug)
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Goes on with a run that was interrupted, or with more trials than it had."""
+    found = open_run(args.runs, args.run)
+    if args.trials is not None and not found.supervised:
+        found = _with_trials(found, args.trials)
+    print(f"run {found.id}", flush=True)
+    return _search(found, ClusterSpec.from_options(args, workers=found.workers), args.debug)
+
+
+def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
+    """What was typed, refused here where an engine cannot do it."""
+    engine = load_engine(args.engine)
+    SAMPLERS.check(args.sampler)
+    if args.pruner not in PRUNERS:
+        raise UsageError(f"unknown pruner {args.pruner!r}: {suggest(args.pruner, PRUNERS)}")
+    check_supported(engine, args.sampler, args.pruner)
+    return SearchRequest(
+        study=str(path),
+        study_digest=digest_of(path),
+        engine=args.engine,
+        sampler=args.sampler,
+        pruner=args.pruner,
+        trials=args.trials,
+        epochs=args.epochs,
+        train_examples=args.train_examples,
+        seed=args.seed,
+    )
+
+
+def _existing(args: argparse.Namespace, request: SearchRequest) -> Run | None:
+    """The run of the id that was asked for; raises RunError if it has another request."""
+    if args.id is None:
+        return None
+    folder = args.runs / check_id(args.id)
+    if not folder.exists():
+        return None
+    found = open_run(args.runs, args.id)
+    differing = request.differences(found.request)
+    if differing:
+        raise RunError(
+            f"run {args.id!r} was made by another request (other {', '.join(differing)}): "
+            "give another --id, or the same request"
+        )
+    return found
+
+
+def _create(
+    args: argparse.Namespace, request: SearchRequest, path: pathlib.Path, spec: ClusterSpec
+) -> Run:
+    from hpo.probe import read_study
+
+    variables = {env.DATA_DIR: str(spec.data_dir)} if spec.data_dir else {}
+    study: Study = read_study(path, {**os.environ, **variables}, args.debug)
+    sampler = SAMPLERS.load(request.sampler)
+    sampler.check(study)
+    meta = {
+        "wanted": sampler.wanted(study, request.trials),
+        "lease_s": args.lease or DEFAULT_LEASE_S,
+        "workers": spec.workers,
+    }
+    return create_run(args.runs, args.id or new_id(study), request, study, path, meta)
+
+
+def _with_trials(found: Run, text: str) -> Run:
+    """The run with more trials wanted: ``+N`` more, or ``N`` in all."""
+    if not text.removeprefix("+").isdecimal():
+        raise UsageError(f"--trials {text!r}: give +N for so many more, or N for so many in all")
+    number = int(text)
+    wanted = found.wanted + number if text.startswith("+") else max(found.wanted, number)
+    wanted = SAMPLERS.load(found.request.sampler).wanted(found.study, wanted)
+    writer = LedgerWriter(found.folder)
+    writer.set_meta({"wanted": wanted})
+    writer.close()
+    return Run(found.folder)
+
+
+def _search(found: Run, spec: ClusterSpec, debug: bool) -> int:
+    """Leads a run to its end from here, or follows it where another process already does."""
+    from hpo.winner import remember_test
+
+    from cluster.launchers import local
+    from cluster.progress import Progress, summary
+
+    if found.supervised or found.chief_lives:
+        from cluster.verbs.reading import follow
+
+        return follow(found)
+    engine = load_engine(found.request.engine)
+    devices = share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
+    job = plan(found, spec, engine.roles(spec.workers), devices)
+    progress = Progress(found)
+    try:
+        status = local.supervise(job, progress.update)
+        progress.update()
+    finally:
+        progress.close()
+    if status == 0:
+        remember_test(found, {**os.environ, **job.variables}, debug)
+    summary(found)
+    return status
+
+
+def _work(args: argparse.Namespace, role: env.Role, path: pathlib.Path) -> int:
+    """Is a worker of a chief that was started by hand."""
+    return load_engine(args.engine).work(role, _token_file(args, role), path)
+
+
+def _token_file(args: argparse.Namespace, role: env.Role) -> pathlib.Path:
+    """The token of the run that a worker joins.
+
+    Named by the environment; or of the run ``--id``; or of the run here whose chief serves
+    at the address given.
+    """
+    if named := os.environ.get(env.TOKEN_FILE):
+        return pathlib.Path(named)
+    if args.id:
+        return open_run(args.runs, args.id).token_file
+    from cluster.verbs.control import chief_address
+
+    for candidate in list_runs(args.runs):
+        if (chief_address(candidate) or "").endswith(f":{role.port}"):
+            return candidate.token_file
+    raise UsageError(
+        f"no run in {args.runs} is served at {role.host}:{role.port}: start the chief first, "
+        f"or set {env.TOKEN_FILE} to its token file"
+    )
+
+
+def _cpus() -> list[int]:
+    return sorted(os.sched_getaffinity(0))

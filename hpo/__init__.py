@@ -1,0 +1,1 @@
+"""What to try and how a trial runs. Nothing in here knows where it runs."""

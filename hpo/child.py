@@ -1,0 +1,73 @@
+"""Asking a question of a Python process of its own, and answering it there.
+
+For what imports TensorFlow and runs operations: whoever asks stays light, and nothing that
+the child prints, leaks or crashes on can hurt it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from hpo import errors
+from hpo.errors import PlaceError, StudyError, TuneFleetError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def ask(
+    module: str, arguments: Sequence[str], environ: Mapping[str, str], debug: bool = False
+) -> dict[str, Any]:
+    """What ``python -m module arguments...`` answers by :func:`answer`.
+
+    An error that the child raised is raised here, StudyError where it died without a word.
+    With ``debug`` what the child prints is shown, and its traceback.
+    """
+    receiving, sending = os.pipe()
+    command = [sys.executable, "-m", module, str(sending), *arguments]
+    output = None if debug else subprocess.DEVNULL
+    with subprocess.Popen(
+        command,
+        pass_fds=[sending],
+        cwd=ROOT,
+        env={**environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+    ) as child:
+        os.close(sending)
+        with os.fdopen(receiving) as answers:
+            text = answers.read()
+    if not text:
+        raise StudyError(
+            f"{arguments[0]} ended the process that read it (status {child.returncode}): look for "
+            "an exit, a crash or too much memory at import or in the model; see --debug"
+        )
+    reply: dict[str, Any] = json.loads(text)
+    if "error" not in reply:
+        return reply
+    if debug:
+        sys.stderr.write(reply["traceback"])
+    kind: type[TuneFleetError] = getattr(errors, reply["error"], PlaceError)
+    raise kind(reply["message"])
+
+
+def answer(fd: str, make: Callable[[], dict[str, Any]]) -> NoReturn:
+    """In the child: answers with what ``make`` gives, or with the error it raises; then ends."""
+    try:
+        reply = make()
+    except Exception as error:
+        known = isinstance(error, TuneFleetError)
+        name = type(error).__name__ if known else "StudyError"
+        message = str(error) if known else repr(error)
+        reply = {"error": name, "message": message, "traceback": traceback.format_exc()}
+    with os.fdopen(int(fd), "w") as out:
+        json.dump(reply, out)
+    # Interpreters with TensorFlow in them take long to leave, or hang.
+    os._exit(0)

@@ -1,0 +1,433 @@
+"""The rules of a search: who tries what, what a lost lease means, when it is over.
+
+A state machine without threads, sockets, storage or a clock of its own. What happens comes
+in as a method call and is answered at once; what must be done besides goes to the outbox,
+which the driver empties after each call. The driver keeps one promise: it acknowledges a
+call only after every Store effect issued so far lies safely in the ledger.
+
+A worker holds at most one attempt. Its lease is renewed by whatever it sends; when the
+lease runs out, or a newer process takes over its id, the attempt is lost and the trial goes
+back to the head of the queue. Each grant carries a fencing number that no other ever had,
+so a worker that comes back late is told apart from the one that now holds the trial.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import math
+from collections.abc import Iterable
+
+from hpo.leases import Leases, LiveWorker
+from hpo.protocol import (
+    AskSampler,
+    Attempt,
+    Clock,
+    Effect,
+    Grant,
+    Later,
+    Rules,
+    Stop,
+    StoreAttempt,
+    StoreReport,
+    StoreWorker,
+    TellSampler,
+    Verdict,
+    WorkerInfo,
+    WorkerRow,
+)
+from hpo.samplers.base import Answer, Exhausted, Proposal, Wait, seed_of
+from hpo.trial import Failure, Metrics, Report, TrialRecord, TrialState
+
+
+class Phase(enum.StrEnum):
+    """Whether new trials are handed out."""
+
+    SEARCHING = "SEARCHING"
+    DRAINING = "DRAINING"
+
+
+@dataclasses.dataclass
+class _Open:
+    """A trial that has not ended: its current attempt and what was reported of it."""
+
+    attempt: Attempt
+    history: dict[int, Metrics] = dataclasses.field(default_factory=dict)
+    failure: Failure | None = None
+    error: str | None = None
+
+
+class Coordinator:
+    """One search. Restored from what the ledger holds; a new search holds nothing."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        clock: Clock,
+        attempts: Iterable[Attempt] = (),
+        workers: Iterable[WorkerRow] = (),
+    ) -> None:
+        self.rules = rules
+        self.clock = clock
+        self.phase = Phase.SEARCHING
+        self.exhausted = False
+        self.best: TrialRecord | None = None
+        self.outbox: list[Effect] = []
+        self._open: dict[str, _Open] = {}
+        self._held_by: dict[int, _Open] = {}
+        self._ended: dict[int, str] = {}
+        self._counts: collections.Counter[TrialState] = collections.Counter()
+        self._queue: collections.deque[str] = collections.deque()
+        self._leases = Leases(clock, rules.lease_s)
+        self._asking: str | None = None
+        self._created = 0
+        self._fence = 0
+        self._seq = 0
+        self._restore(attempts, workers)
+
+    # --- what is going on -------------------------------------------------------------
+
+    @property
+    def pending(self) -> list[TrialRecord]:
+        """The trials that were proposed and have not ended."""
+        return [trial.attempt.record for trial in self._open.values()]
+
+    @property
+    def work_left(self) -> bool:
+        """Whether some trial has not ended or has yet to be proposed."""
+        return bool(self._open) or not self._all_created
+
+    @property
+    def over(self) -> bool:
+        """Whether no attempt runs and none will be handed out."""
+        if self.phase is Phase.DRAINING:
+            return not self._held_by
+        return not self.work_left
+
+    @property
+    def workers(self) -> list[WorkerInfo]:
+        """The workers whose lease has not run out."""
+        return [worker.row.info for worker in self._leases]
+
+    def count(self, state: TrialState) -> int:
+        """How many trials ended in ``state``."""
+        return self._counts[state]
+
+    def attempt_under(self, fence: int) -> Attempt | None:
+        """The running attempt that was granted under ``fence``."""
+        trial = self._held_by.get(fence)
+        return trial.attempt if trial else None
+
+    # --- workers ----------------------------------------------------------------------
+
+    def joined(self, info: WorkerInfo) -> None:
+        """A worker starts, or starts again. It takes over its id from whoever had it."""
+        known = self._leases.get(info.worker_id)
+        if known and known.row.info.incarnation == info.incarnation:
+            self._leases.renew(known)
+            return
+        if known:
+            self._drop(known, f"worker {info.worker_id} was replaced by a newer process")
+        self.outbox.append(StoreWorker(self._leases.add(info).row))
+
+    def asked(self, worker_id: str, incarnation: str) -> Grant | Later | Stop:
+        """A worker wants a trial. Asked again, it gets the one it already holds."""
+        worker = self._leases.heard(worker_id, incarnation)
+        if worker.fence:
+            return Grant(self._held_by[worker.fence].attempt)
+        if self.phase is Phase.DRAINING:
+            return Stop("drained" if self.work_left else "done")
+        if not self.work_left:
+            return Stop("done")
+        if self._queue:
+            worker.hungry = False
+            return Grant(self._hand_out(self._queue.popleft(), worker))
+        worker.hungry = True
+        self._ask_sampler()
+        return Later()
+
+    def beat(self, worker_id: str, incarnation: str, fence: int) -> Verdict:
+        """A worker is alive and works under ``fence`` (0: on nothing)."""
+        worker = self._leases.heard(worker_id, incarnation)
+        return Verdict.LOST if fence and worker.fence != fence else Verdict.GO_ON
+
+    def left(self, worker_id: str, incarnation: str) -> None:
+        """A worker leaves, having understood why; what it still holds is put back."""
+        worker = self._leases.heard(worker_id, incarnation)
+        self._drop(worker, f"worker {worker_id} left", counts=False)
+
+    # --- one attempt ------------------------------------------------------------------
+
+    def reported(self, trial_id: str, fence: int, report: Report) -> Verdict:
+        """Metrics of one step. LOST where the attempt is no longer the sender's."""
+        trial = self._held(trial_id, fence)
+        if trial is None:
+            return Verdict.LOST
+        self._note_report(trial, report)
+        objective = report.metrics.get(self.rules.objective)
+        if objective is not None and not math.isfinite(objective):
+            trial.failure = Failure.NAN
+            trial.error = f"{self.rules.objective} is {objective} at step {report.step}"
+            return Verdict.STOP
+        return Verdict.GO_ON
+
+    def explained(self, trial_id: str, fence: int, failure: Failure, error: str) -> Verdict:
+        """Why the attempt is about to end as failed."""
+        trial = self._held(trial_id, fence)
+        if trial is None:
+            return Verdict.LOST
+        trial.failure, trial.error = failure, error
+        return Verdict.GO_ON
+
+    def ended(self, trial_id: str, fence: int, completed: bool) -> Verdict:
+        """The attempt's end. Said again it is acknowledged again; a stranger's is LOST."""
+        if self._ended.get(fence) == trial_id:
+            return Verdict.GO_ON
+        trial = self._held(trial_id, fence)
+        if trial is None:
+            return Verdict.LOST
+        if completed and trial.failure is None and trial.attempt.record.value is None:
+            trial.failure = Failure.CODE
+            seen = sorted({name for step in trial.history.values() for name in step}) or ["nothing"]
+            trial.error = (
+                f"the objective {self.rules.objective!r} was never reported, "
+                f"but {', '.join(seen)}: name one of these as OBJECTIVE"
+            )
+        if completed and trial.failure is None:
+            self._end(trial, TrialState.COMPLETED)
+        else:
+            trial.failure = trial.failure or Failure.CODE
+            self._end(trial, TrialState.FAILED)
+        return Verdict.GO_ON
+
+    # --- the sampler ------------------------------------------------------------------
+
+    def proposed(self, trial_id: str, answer: Answer, implementation: str) -> None:
+        """The sampler's answer to an :class:`AskSampler`."""
+        if self._asking != trial_id:
+            return
+        self._asking = None
+        if isinstance(answer, Exhausted):
+            self.exhausted = True
+        elif isinstance(answer, Proposal):
+            self._create(trial_id, answer, implementation)
+            self._ask_sampler()
+        else:
+            assert isinstance(answer, Wait)
+
+    # --- time and the end -------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Time has passed: leases that ran out end here. To be called a few times a second."""
+        for worker in self._leases.expired():
+            self._drop(worker, f"worker {worker.row.info.worker_id} was not heard of in time")
+        if self.phase is Phase.SEARCHING:
+            self._ask_sampler()
+
+    def drain(self, immediate: bool) -> None:
+        """Hand out nothing more; ``immediate`` also puts back what runs now."""
+        self.phase = Phase.DRAINING
+        if immediate:
+            for trial in list(self._held_by.values()):
+                self._lose(trial, "the search was stopped", counts=False)
+
+    # --- inside -----------------------------------------------------------------------
+
+    @property
+    def _all_created(self) -> bool:
+        wanted = self.rules.wanted
+        return self.exhausted or (wanted is not None and self._created >= wanted)
+
+    def _held(self, trial_id: str, fence: int) -> _Open | None:
+        """The running trial under ``fence``, its worker's lease renewed."""
+        trial = self._held_by.get(fence)
+        if trial is None or trial.attempt.record.trial_id != trial_id:
+            return None
+        worker = self._leases.get(trial.attempt.record.worker)
+        assert worker is not None
+        self._leases.renew(worker)
+        return trial
+
+    def _ask_sampler(self) -> None:
+        """Asks for one more point where a worker waits for one; one ask at a time."""
+        hungry = sum(worker.hungry for worker in self._leases)
+        if self._asking is None and hungry > len(self._queue) and not self._all_created:
+            self._asking = f"{self._created:04d}"
+            self.outbox.append(AskSampler(self._asking))
+
+    def _create(self, trial_id: str, proposal: Proposal, implementation: str) -> None:
+        rules = self.rules
+        record = TrialRecord(
+            trial_id=trial_id,
+            attempt=1,
+            state=TrialState.WAITING,
+            params=proposal.params,
+            engine=rules.engine,
+            sampler=rules.sampler,
+            sampler_impl=implementation,
+            seed=seed_of(rules.seed, trial_id),
+            study_digest=rules.study_digest,
+            tag=proposal.tag,
+            epochs=proposal.epochs,
+            queued_at=self.clock.wall(),
+            asked_seq=self._next_seq(),
+        )
+        self._created += 1
+        self._put(_Open(Attempt(record)))
+        self._queue.append(trial_id)
+
+    def _hand_out(self, trial_id: str, worker: LiveWorker) -> Attempt:
+        trial = self._open[trial_id]
+        self._fence += 1
+        record = dataclasses.replace(
+            trial.attempt.record,
+            state=TrialState.RUNNING,
+            worker=worker.row.info.worker_id,
+            device=worker.row.info.device,
+            started_at=self.clock.wall(),
+        )
+        trial.attempt = dataclasses.replace(trial.attempt, record=record, fence=self._fence)
+        worker.fence = self._fence
+        self._held_by[self._fence] = trial
+        self._put(trial)
+        return trial.attempt
+
+    def _put(self, trial: _Open) -> None:
+        self._open[trial.attempt.record.trial_id] = trial
+        self.outbox.append(StoreAttempt(trial.attempt))
+
+    def _note_report(self, trial: _Open, report: Report) -> None:
+        replaced = report.step in trial.history
+        trial.history[report.step] = report.metrics
+        record = trial.attempt.record
+        if replaced:
+            # The step that is replaced may have been the best one.
+            record = dataclasses.replace(record, value=None, best_step=None)
+        for step in trial.history if replaced else (report.step,):
+            record = self._with_step(record, step, trial.history[step])
+        trial.attempt = dataclasses.replace(trial.attempt, record=record)
+        self.outbox.append(StoreReport(record, report))
+
+    def _with_step(self, record: TrialRecord, step: int, metrics: Metrics) -> TrialRecord:
+        """The record with this step's objective as its value, if it is the best so far."""
+        value = metrics.get(self.rules.objective)
+        if value is None or not math.isfinite(value):
+            return record
+        if not self.rules.direction.better(value, record.value):
+            return record
+        return dataclasses.replace(record, value=value, best_step=step)
+
+    def _end(self, trial: _Open, state: TrialState) -> None:
+        """The trial's last attempt is over, and with it the trial."""
+        self._release(trial)
+        self._close(trial, state, self._next_seq())
+        record = trial.attempt.record
+        self._ended[trial.attempt.fence] = record.trial_id
+        del self._open[record.trial_id]
+        self._note_end(record)
+        history = tuple(Report(step, metrics) for step, metrics in sorted(trial.history.items()))
+        self.outbox.append(TellSampler(dataclasses.replace(record, history=history)))
+
+    def _note_end(self, record: TrialRecord) -> None:
+        self._counts[record.state] += 1
+        if record.state is TrialState.COMPLETED and record.value is not None:
+            than = self.best.value if self.best else None
+            if self.rules.direction.better(record.value, than):
+                self.best = record
+
+    def _close(self, trial: _Open, state: TrialState, seq: int | None) -> None:
+        failed = state is TrialState.FAILED
+        record = dataclasses.replace(
+            trial.attempt.record,
+            state=state,
+            failure=trial.failure if failed else None,
+            error=trial.error if failed else None,
+            value=None if failed else trial.attempt.record.value,
+            ended_at=self.clock.wall(),
+            ended_seq=seq,
+        )
+        trial.attempt = dataclasses.replace(trial.attempt, record=record)
+        self.outbox.append(StoreAttempt(trial.attempt))
+
+    def _release(self, trial: _Open) -> None:
+        """Takes the attempt from whoever holds it."""
+        holder = self._leases.get(trial.attempt.record.worker)
+        if holder and holder.fence == trial.attempt.fence:
+            holder.fence = 0
+        self._held_by.pop(trial.attempt.fence, None)
+
+    def _drop(self, worker: LiveWorker, why: str, counts: bool = True) -> None:
+        """The worker is gone, and what it held is lost."""
+        trial = self._held_by.get(worker.fence)
+        if trial:
+            self._lose(trial, why, counts)
+        self._leases.remove(worker)
+        self.outbox.append(StoreWorker(worker.gone()))
+
+    def _lose(self, trial: _Open, why: str, counts: bool) -> None:
+        """Ends a running attempt as PREEMPTED and queues the next one."""
+        trial.failure, trial.error = Failure.PREEMPTED, why
+        lost = trial.attempt.lost + counts
+        if lost >= self.rules.lost_attempts:
+            trial.error = f"{why}; {lost} attempts were lost in this way, no more are made"
+            self._end(trial, TrialState.FAILED)
+        else:
+            self._release(trial)
+            self._close(trial, TrialState.FAILED, None)
+            self._requeue(trial, lost)
+
+    def _requeue(self, trial: _Open, lost: int) -> None:
+        """A next attempt at the same point, ahead of points that were never tried."""
+        record = dataclasses.replace(
+            trial.attempt.record,
+            attempt=trial.attempt.record.attempt + 1,
+            state=TrialState.WAITING,
+            failure=None,
+            error=None,
+            value=None,
+            best_step=None,
+            worker=None,
+            device=None,
+            queued_at=self.clock.wall(),
+            started_at=None,
+            ended_at=None,
+        )
+        self._put(_Open(Attempt(record, lost=lost)))
+        self._queue.appendleft(record.trial_id)
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def _restore(self, attempts: Iterable[Attempt], workers: Iterable[WorkerRow]) -> None:
+        """Takes up what the ledger holds: running attempts keep their fencing numbers."""
+        for row in workers:
+            if row.left_at is None:
+                self._leases.restore(row)
+        latest: dict[str, Attempt] = {}
+        for attempt in attempts:
+            latest[attempt.record.trial_id] = attempt
+            self._fence = max(self._fence, attempt.fence)
+            self._seq = max(self._seq, attempt.record.asked_seq, attempt.record.ended_seq or 0)
+        self._created = len(latest)
+        for attempt in latest.values():
+            self._restore_latest(attempt)
+
+    def _restore_latest(self, attempt: Attempt) -> None:
+        record = attempt.record
+        if record.state.ended:
+            self._ended[attempt.fence] = record.trial_id
+            self._note_end(record)
+            return
+        trial = _Open(attempt, {report.step: report.metrics for report in record.history})
+        self._open[record.trial_id] = trial
+        if record.state is TrialState.WAITING:
+            self._queue.append(record.trial_id)
+            return
+        self._held_by[attempt.fence] = trial
+        worker = self._leases.get(record.worker)
+        if worker:
+            worker.fence = attempt.fence
+        else:
+            self._lose(trial, "its worker was gone when the chief came back", counts=True)

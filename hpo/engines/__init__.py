@@ -1,0 +1,1 @@
+"""Who drives the loop of asking, running and telling."""

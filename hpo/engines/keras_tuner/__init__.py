@@ -1,0 +1,1 @@
+"""KerasTuner's chief and workers, over its own gRPC protocol."""

@@ -1,0 +1,255 @@
+"""The chief: drives one coordinator, and makes its effects happen.
+
+Everything runs in one event loop. Only three things happen elsewhere, each in a thread of
+its own so that none of them can hold up a worker's call: the sampler thinks, the ledger
+writes, TensorBoard's files are written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from hpo.coordinator import Coordinator
+from hpo.errors import TuneFleetError
+from hpo.ledger import LedgerWriter
+from hpo.protocol import (
+    AskSampler,
+    Effect,
+    Rules,
+    StoreAttempt,
+    StoreReport,
+    TellSampler,
+)
+from hpo.registry import SAMPLERS
+from hpo.run import Run
+from hpo.samplers.base import Answer, Sampler
+from hpo.tensorboard import TensorBoardWriter
+from hpo.trial import TrialRecord, TrialState
+from hpo.weights import WeightsStore
+
+log = logging.getLogger("tunefleet.chief")
+
+_TICK_S = 0.25
+_T = TypeVar("_T")
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def monotonic(self) -> float:
+        """Seconds since some start."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+
+class Chief:
+    """One run's search. Opening it takes the run's lock; RunError if another chief has it."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.clock = SystemClock()
+        self.ledger = LedgerWriter(run.folder)
+        reader = run.reader()
+        attempts, workers = list(reader.attempts()), reader.workers()
+        reader.close()
+        self.coordinator = Coordinator(_rules(run), self.clock, attempts, workers)
+        self.weights = WeightsStore(run.weights)
+        records = [attempt.record for attempt in attempts]
+        self._sampler: Sampler = SAMPLERS.load(run.request.sampler)(run.study, run.seed)
+        self._sampler.restore(_last_attempts(records))
+        self._thinking = _one_thread("sampler")
+        self._projection = _Projection(run, records)
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: TuneFleetError | None = None
+        self._abandoned = False
+
+    async def apply(self, event: Callable[[Coordinator], _T]) -> _T:
+        """Lets something happen and answers once all that it changed is durable."""
+        answer = event(self.coordinator)
+        await self._settle()
+        return answer
+
+    async def something_changed(self, timeout_s: float) -> None:
+        """Waits until there may be a trial to hand out, or for ``timeout_s``."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        except TimeoutError:
+            return
+
+    def forget_other_weights(self) -> None:
+        """Keeps the best trial's weights and those of trials that have not ended."""
+        keep = {record.trial_id for record in self.coordinator.pending}
+        if self.coordinator.best:
+            keep.add(self.coordinator.best.trial_id)
+        self.weights.keep_only(keep)
+
+    def abandon(self) -> None:
+        """Leaves now: whoever looked after this run is gone, and its workers with it."""
+        self._abandoned = True
+        self.coordinator.drain(immediate=True)
+        self._notify()
+
+    def fail(self, error: TuneFleetError) -> None:
+        """Something without which the chief cannot go on has failed."""
+        if self._failure is None:
+            log.error("%s", error)
+            self._failure = error
+        self._notify()
+
+    async def serve(self, address: str) -> int:
+        """Leads the search to its end under ``address``; answers the exit status."""
+        now = self.clock.wall()
+        self.ledger.begin_session(socket.gethostname(), os.getpid(), address, now)
+        log.info("serving run %s at %s", self.run.id, address)
+        await self._settle()
+        while not self._may_leave():
+            await self.something_changed(_TICK_S)
+            await self.apply(lambda coordinator: coordinator.tick())
+        status = self._exit_status()
+        log.info("leaving with exit status %d", status)
+        return status
+
+    def close(self) -> None:
+        """Gives up the run; what is queued is written first."""
+        self._thinking.shutdown()
+        self._projection.close()
+        if self._failure is None:
+            self.ledger.end_session(self.clock.wall())
+        self.ledger.close()
+
+    def _may_leave(self) -> bool:
+        if self._failure or self._abandoned:
+            return True
+        # A worker that still lives must hear that it is over, or it would wait for ever.
+        return self.coordinator.over and not self.coordinator.workers
+
+    def _exit_status(self) -> int:
+        if self._failure:
+            return self._failure.exit_status
+        if self.coordinator.work_left:
+            return 75
+        return 0 if self.coordinator.count(TrialState.COMPLETED) else 1
+
+    async def _settle(self) -> None:
+        """Empties the outbox: writes what is to be written, asks and tells the sampler."""
+        effects, self.coordinator.outbox = self.coordinator.outbox, []
+        written = self.ledger.commit(effects, self.clock.wall())
+        for effect in effects:
+            self._perform(effect)
+        try:
+            await asyncio.wrap_future(written)
+        except TuneFleetError as error:
+            self.fail(error)
+            raise
+        self._projection.show(effects)
+        if any(isinstance(effect, StoreAttempt) for effect in effects):
+            self._notify()
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, AskSampler):
+            pending = self.coordinator.pending
+            task = asyncio.get_running_loop().create_task(self._ask(effect.trial_id, pending))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif isinstance(effect, TellSampler):
+            self._thinking.submit(self._sampler.told, effect.record)
+
+    async def _ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> None:
+        """The sampler thinks in its thread; its answer comes back as an event."""
+        loop = asyncio.get_running_loop()
+        try:
+            answer: Answer = await loop.run_in_executor(
+                self._thinking, self._sampler.ask, trial_id, pending
+            )
+        except Exception as error:
+            log.exception("the sampler failed")
+            name = self.run.request.sampler
+            self.fail(TuneFleetError(f"sampler {name} failed at trial {trial_id}: {error!r}"))
+            return
+        implementation = self._sampler.implementation
+        await self.apply(lambda c: c.proposed(trial_id, answer, implementation))
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class _Projection:
+    """TensorBoard's files, written behind the search; a failure there costs no result."""
+
+    def __init__(self, run: Run, records: Sequence[TrialRecord]) -> None:
+        self._thread = _one_thread("tensorboard")
+        self._writer: TensorBoardWriter | None = None
+        self._submit(lambda: self._open(run, records))
+
+    def show(self, effects: Sequence[Effect]) -> None:
+        """Shows what was just written to the ledger."""
+        shown = [e for e in effects if isinstance(e, StoreAttempt | StoreReport)]
+        if shown:
+            self._submit(lambda: self._show(shown))
+
+    def close(self) -> None:
+        """Writes what is queued and closes the files."""
+        self._submit(lambda: self._writer.close() if self._writer else None)
+        self._thread.shutdown()
+
+    def _open(self, run: Run, records: Sequence[TrialRecord]) -> None:
+        self._writer = TensorBoardWriter(run.tensorboard, run.study)
+        self._writer.restore(records)
+
+    def _show(self, effects: Sequence[Effect]) -> None:
+        if self._writer is None:
+            return
+        for effect in effects:
+            if isinstance(effect, StoreReport):
+                self._writer.report(effect.record, effect.report)
+            elif isinstance(effect, StoreAttempt):
+                record = effect.attempt.record
+                if record.state is TrialState.RUNNING:
+                    self._writer.start(record)
+                elif record.state.ended:
+                    self._writer.end(record)
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except Exception:
+                # The next event of the same trial writes its file whole again.
+                log.exception("TensorBoard's files fall behind; the ledger has everything")
+
+        self._thread.submit(guarded)
+
+
+def _one_thread(name: str) -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=name)
+
+
+def _rules(run: Run) -> Rules:
+    return Rules(
+        wanted=run.wanted,
+        objective=run.study.objective,
+        direction=run.study.direction,
+        seed=run.seed,
+        engine=run.request.engine,
+        sampler=run.request.sampler,
+        study_digest=run.study.digest,
+        lease_s=run.lease_s,
+    )
+
+
+def _last_attempts(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """One record a trial: a sampler knows points, not attempts."""
+    return list({record.trial_id: record for record in records}.values())

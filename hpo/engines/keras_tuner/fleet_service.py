@@ -1,0 +1,119 @@
+"""The second service: leases, failures, weights, logs and the end of a search (fleet.proto)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
+from hpo.engines.keras_tuner.calls import Context, fence_of, held, known, sender
+from hpo.engines.keras_tuner.chief import Chief
+from hpo.errors import PlaceError
+from hpo.protocol import Verdict, WorkerInfo
+from hpo.trial import Failure
+
+log = logging.getLogger("tunefleet.chief")
+
+
+class FleetService(fleet_pb2_grpc.FleetServicer):
+    """Leases, failures, weights, logs and the end of a search; see fleet.proto."""
+
+    def __init__(self, chief: Chief) -> None:
+        self._chief = chief
+
+    async def Join(self, request: fleet_pb2.JoinRequest, context: Context) -> Any:
+        """Makes a process the worker of its id, if it has the same study."""
+        run = self._chief.run
+        if request.study_digest != run.study.digest:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"this worker has another version of study {run.study.name}: "
+                "give it the file that the run began with",
+            )
+        worker_id, incarnation = sender(context)
+        info = WorkerInfo(worker_id, incarnation, request.host, request.pid, request.device)
+        await self._chief.apply(lambda c: c.joined(info))
+        log.info("worker %s joined from %s (pid %d)", worker_id, request.host, request.pid)
+        return fleet_pb2.JoinReply(
+            lease_s=run.lease_s,
+            study=json.dumps(run.study.to_json()),
+            split_seed=run.seed,
+            epochs=run.request.epochs,
+            train_examples=run.request.train_examples,
+        )
+
+    async def Beat(self, request: fleet_pb2.BeatRequest, context: Context) -> Any:
+        """Renews a lease."""
+        worker_id, incarnation = sender(context)
+        fence = fence_of(context)
+        beat = self._chief.apply(lambda c: c.beat(worker_id, incarnation, fence))
+        return wire.to_verdict(await known(context, beat))
+
+    async def Explain(self, request: fleet_pb2.ExplainRequest, context: Context) -> Any:
+        """Notes why an attempt is about to end as failed."""
+        failure = Failure(request.failure)
+        fence, error = fence_of(context), request.error
+        verdict = await self._chief.apply(
+            lambda c: c.explained(request.trial_id, fence, failure, error)
+        )
+        return wire.to_verdict(verdict)
+
+    async def OfferWeights(self, request: fleet_pb2.OfferRequest, context: Context) -> Any:
+        """Whether the weights would be the best ones."""
+        coordinator = self._chief.coordinator
+        than = coordinator.best.value if coordinator.best else None
+        wanted = coordinator.rules.direction.better(request.value, than)
+        return fleet_pb2.OfferReply(wanted=wanted)
+
+    async def SendWeights(
+        self, chunks: AsyncIterator[fleet_pb2.WeightsChunk], context: Context
+    ) -> Any:
+        """Receives a file of weights; it counts once its checksum fits."""
+        incoming = None
+        try:
+            async for chunk in chunks:
+                if incoming is None:
+                    attempt = await held(self._chief, chunk.trial_id, context)
+                    incoming = self._chief.weights.receive(attempt.record.trial_id)
+                if chunk.sha256:
+                    whole = await asyncio.to_thread(incoming.finish, chunk.sha256)
+                    incoming = None if whole else incoming
+                    if whole:
+                        return wire.to_verdict(Verdict.GO_ON)
+                else:
+                    await asyncio.to_thread(incoming.write, chunk.data)
+        except PlaceError as error:
+            self._chief.fail(error)
+            raise
+        finally:
+            if incoming is not None:
+                incoming.discard()
+        return await context.abort(
+            grpc.StatusCode.DATA_LOSS, "the weights came damaged: send them again"
+        )
+
+    async def SendLog(self, request: fleet_pb2.LogRequest, context: Context) -> Any:
+        """Keeps the end of a trial's log."""
+        attempt = await held(self._chief, request.trial_id, context)
+        record = attempt.record
+        path = self._chief.run.trial_log(record.trial_id, record.attempt)
+        await asyncio.to_thread(path.write_bytes, request.text[-wire.LOG_BYTES :])
+        return wire.to_verdict(Verdict.GO_ON)
+
+    async def Leave(self, request: fleet_pb2.LeaveRequest, context: Context) -> Any:
+        """Takes a worker off the list."""
+        worker_id, incarnation = sender(context)
+        await known(context, self._chief.apply(lambda c: c.left(worker_id, incarnation)))
+        log.info("worker %s left", worker_id)
+        return fleet_pb2.LeaveReply()
+
+    async def Drain(self, request: fleet_pb2.DrainRequest, context: Context) -> Any:
+        """Ends the search early."""
+        log.info("draining%s", ", at once" if request.immediate else "")
+        await self._chief.apply(lambda c: c.drain(request.immediate))
+        return fleet_pb2.DrainReply()

@@ -1,0 +1,83 @@
+"""KerasTuner's own service, answered from a coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from hpo.engines.keras_tuner import wire
+from hpo.engines.keras_tuner.calls import Context, abort_if_lost, fence_of, held, known, sender
+from hpo.engines.keras_tuner.chief import Chief
+from hpo.protocol import Grant, Stop, Verdict
+from hpo.trial import Report
+
+# An answer of "nothing just now" is held back this long: an idle worker asks once a second.
+_IDLE_S = 1.0
+
+
+class OracleService(wire.stubs.OracleServicer):  # type: ignore[misc]
+    """KerasTuner's service. Its calls, unchanged, carry trials, reports and ends."""
+
+    def __init__(self, chief: Chief) -> None:
+        self._chief = chief
+
+    async def CreateTrial(self, request: Any, context: Context) -> Any:
+        """Hands out a trial, or says IDLE or STOPPED."""
+        deadline = asyncio.get_running_loop().time() + _IDLE_S
+        worker_id, incarnation = sender(context)
+        while True:
+            answer = await known(
+                context, self._chief.apply(lambda c: c.asked(worker_id, incarnation))
+            )
+            if isinstance(answer, Grant):
+                grant = wire.to_grant(answer.attempt).SerializeToString()
+                context.set_trailing_metadata(((wire.GRANT, grant),))
+                return wire.service.CreateTrialResponse(trial=wire.to_trial(answer.attempt.record))
+            if isinstance(answer, Stop):
+                context.set_trailing_metadata(((wire.STOP, answer.reason),))
+                return _bare_trial(wire.types.STOPPED)
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return _bare_trial(wire.types.IDLE)
+            await self._chief.something_changed(left)
+
+    async def UpdateTrial(self, request: Any, context: Context) -> Any:
+        """Takes the metrics of a step; STOPPED in the answer ends the trial."""
+        report = Report(int(request.step), dict(request.metrics))
+        attempt = await held(self._chief, request.trial_id, context)
+        verdict = await self._chief.apply(
+            lambda c: c.reported(request.trial_id, attempt.fence, report)
+        )
+        await abort_if_lost(verdict, context)
+        status = wire.types.STOPPED if verdict is Verdict.STOP else wire.types.RUNNING
+        trial = wire.to_trial(attempt.record, status)
+        return wire.service.UpdateTrialResponse(trial=trial)
+
+    async def EndTrial(self, request: Any, context: Context) -> Any:
+        """Ends an attempt."""
+        completed = request.trial.status == wire.types.COMPLETED
+        trial_id, fence = request.trial.trial_id, fence_of(context)
+        verdict = await self._chief.apply(lambda c: c.ended(trial_id, fence, completed))
+        await abort_if_lost(verdict, context)
+        self._chief.forget_other_weights()
+        return wire.service.EndTrialResponse()
+
+    async def GetTrial(self, request: Any, context: Context) -> Any:
+        """A trial that is running."""
+        for record in self._chief.coordinator.pending:
+            if record.trial_id == request.trial_id:
+                return wire.service.GetTrialResponse(trial=wire.to_trial(record))
+        return await context.abort(grpc.StatusCode.NOT_FOUND, f"no open trial {request.trial_id!r}")
+
+    async def GetBestTrials(self, request: Any, context: Context) -> Any:
+        """The best trial so far; the others are in the ledger."""
+        best = self._chief.coordinator.best
+        trials = [wire.to_trial(best)] if best and request.num_trials else []
+        return wire.service.GetBestTrialsResponse(trials=trials)
+
+
+def _bare_trial(status: Any) -> Any:
+    """An answer without a trial."""
+    return wire.service.CreateTrialResponse(trial=wire.types.Trial(status=status))

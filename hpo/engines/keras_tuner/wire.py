@@ -1,0 +1,104 @@
+"""Names and conversions of the wire: metadata, values, KerasTuner's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpo.engines.keras_tuner import fleet_pb2
+from hpo.hyperparameters import messages
+from hpo.protocol import Attempt, Verdict
+from hpo.trial import Params, TrialRecord, TrialState, Value
+
+AUTHORIZATION = "authorization"
+WORKER = "tunefleet-worker"
+INCARNATION = "tunefleet-incarnation"
+FENCE = "tunefleet-fence"
+GRANT = "tunefleet-grant-bin"
+STOP = "tunefleet-stop"
+
+CHUNK_BYTES = 1 << 20
+LOG_BYTES = 256 << 10
+
+types, service, stubs = messages()
+
+_STATUS = {
+    TrialState.WAITING: types.IDLE,
+    TrialState.RUNNING: types.RUNNING,
+    TrialState.COMPLETED: types.COMPLETED,
+    TrialState.PRUNED: types.STOPPED,
+    TrialState.FAILED: types.FAILED,
+}
+
+
+def bearer(token: str) -> str:
+    """The value of the authorization metadata."""
+    return f"Bearer {token}"
+
+
+def to_value(value: Value) -> Any:
+    """KerasTuner's message for one value, of its native type."""
+    if isinstance(value, bool):
+        return types.Value(boolean_value=value)
+    if isinstance(value, int):
+        return types.Value(int_value=value)
+    if isinstance(value, float):
+        return types.Value(float_value=value)
+    return types.Value(string_value=value)
+
+
+def to_hyperparameters(params: Mapping[str, Value]) -> Any:
+    """KerasTuner's message for a point.
+
+    It carries the values and no space: KerasTuner regroups a space by type on the wire, so
+    that a child can come before its parent, and takes a model's own declarations anyway.
+    """
+    values = {name: to_value(value) for name, value in params.items()}
+    return types.HyperParameters(values=types.HyperParameters.Values(values=values))
+
+
+def to_params(hyperparameters: Any) -> Params:
+    """The point in KerasTuner's message."""
+    values = hyperparameters.values.values
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in values.items()}
+
+
+def to_trial(record: TrialRecord, status: Any = None) -> Any:
+    """KerasTuner's message for a trial."""
+    trial = types.Trial(
+        trial_id=record.trial_id,
+        hyperparameters=to_hyperparameters(record.params),
+        status=_STATUS[record.state] if status is None else status,
+    )
+    if record.value is not None:
+        trial.score.value, trial.score.step = record.value, record.best_step or 0
+    return trial
+
+
+def to_grant(attempt: Attempt) -> fleet_pb2.Grant:
+    """What KerasTuner's Trial has no place for."""
+    record = attempt.record
+    return fleet_pb2.Grant(
+        trial_id=record.trial_id,
+        attempt=record.attempt,
+        fence=attempt.fence,
+        seed=record.seed,
+        epochs=record.epochs,
+    )
+
+
+_VERDICTS = {
+    Verdict.GO_ON: fleet_pb2.GO_ON,
+    Verdict.STOP: fleet_pb2.STOP,
+    Verdict.LOST: fleet_pb2.LOST,
+}
+
+
+def to_verdict(verdict: Verdict) -> fleet_pb2.VerdictReply:
+    """The message for a verdict."""
+    return fleet_pb2.VerdictReply(verdict=_VERDICTS[verdict])
+
+
+def from_verdict(reply: fleet_pb2.VerdictReply) -> Verdict:
+    """The verdict in a message."""
+    return Verdict(fleet_pb2.Verdict.Name(reply.verdict))

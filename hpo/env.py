@@ -1,0 +1,94 @@
+"""Every environment variable that is read or written, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+from hpo.errors import UsageError
+
+# KerasTuner's own three: they make a process the chief or a worker of a distributed search.
+TUNER_ID = "KERASTUNER_TUNER_ID"
+ORACLE_IP = "KERASTUNER_ORACLE_IP"
+ORACLE_PORT = "KERASTUNER_ORACLE_PORT"
+
+# The file with the run's token (and, beyond loopback, its certificate).
+TOKEN_FILE = "TUNEFLEET_TOKEN_FILE"
+# A folder with the four files of Fashion-MNIST.
+DATA_DIR = "TUNEFLEET_DATA_DIR"
+# Where unpacked data sets are kept for all workers of a host.
+CACHE_DIR = "TUNEFLEET_CACHE_DIR"
+# The file of the study that a fork server imports before its first trial.
+PRELOAD = "TUNEFLEET_PRELOAD"
+# The processors a worker is pinned to, as "0,1".
+CPUS = "TUNEFLEET_CPUS"
+# The name of the worker's device as it stands in the records.
+DEVICE = "TUNEFLEET_DEVICE"
+# Set by `run` for the processes it starts: they leave when their standard input closes.
+SUPERVISED = "TUNEFLEET_SUPERVISED"
+
+CHIEF_ID = "chief"
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """Which process of a distributed search this one is, by KerasTuner's variables."""
+
+    tuner_id: str
+    host: str
+    port: int
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the chief."""
+        return self.tuner_id == CHIEF_ID
+
+    def to_env(self) -> dict[str, str]:
+        """The variables that make a child process this role."""
+        return {TUNER_ID: self.tuner_id, ORACLE_IP: self.host, ORACLE_PORT: str(self.port)}
+
+
+def role(environ: Mapping[str, str] = os.environ) -> Role | None:
+    """The role that KerasTuner's variables give this process; None without any.
+
+    Raises UsageError where only some are set, the port is no number, or an id merely
+    contains "chief" (KerasTuner would take such a worker for the chief).
+    """
+    values = {name: environ.get(name, "") for name in (TUNER_ID, ORACLE_IP, ORACLE_PORT)}
+    if not any(values.values()):
+        return None
+    missing = [name for name, value in values.items() if not value]
+    if missing:
+        raise UsageError(f"{', '.join(missing)} not set: a role by hand needs all three variables")
+    tuner_id = values[TUNER_ID]
+    if "chief" in tuner_id and tuner_id != CHIEF_ID:
+        raise UsageError(
+            f"{TUNER_ID}={tuner_id!r} contains 'chief': only the chief may, and is named 'chief'"
+        )
+    port = values[ORACLE_PORT]
+    if not port.isdecimal() or not 0 <= int(port) < 65536:
+        raise UsageError(f"{ORACLE_PORT}={port!r} is not a port: give a number from 1 to 65535")
+    return Role(tuner_id, values[ORACLE_IP], int(port))
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> pathlib.Path:
+    """Where unpacked data sets lie, for every worker of this host and user."""
+    if own := environ.get(CACHE_DIR):
+        return pathlib.Path(own)
+    base = environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "tunefleet"
+
+
+def threads(count: int) -> dict[str, str]:
+    """Variables that give a trial process ``count`` threads in every library it uses."""
+    text = str(count)
+    return {
+        "OMP_NUM_THREADS": text,
+        "TF_NUM_INTRAOP_THREADS": text,
+        "TF_NUM_INTEROP_THREADS": text,
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }

@@ -1,0 +1,355 @@
+"""The one durable state of a run: an SQLite file with one writer and any number of readers.
+
+Every transaction holds the whole outbox of one event, so what is on disk is always a state
+that the coordinator was in. ``synchronous=FULL``: a commit that returned survives a lost
+host, not just a killed process. Commits are gathered while one is under way, so their cost
+does not grow with the number of workers.
+
+Each event writes rows of its own and rewrites at most one, so it costs the same at the ten
+thousandth trial as at the first.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import json
+import os
+import pathlib
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from hpo.errors import LedgerError, RunError
+from hpo.lock import Lock
+from hpo.protocol import (
+    Attempt,
+    Effect,
+    StoreAttempt,
+    StoreReport,
+    StoreWorker,
+    WorkerInfo,
+    WorkerRow,
+)
+from hpo.trial import Failure, Report, TrialRecord, TrialState
+
+SCHEMA = 1
+FILE = "ledger.db"
+LOCK = "ledger.lock"
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE attempts (
+    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, state TEXT NOT NULL, failure TEXT,
+    params TEXT NOT NULL, tag TEXT NOT NULL, epochs INTEGER, seed INTEGER NOT NULL,
+    engine TEXT NOT NULL, sampler TEXT NOT NULL, sampler_impl TEXT NOT NULL,
+    study_digest TEXT NOT NULL, value REAL, best_step INTEGER, worker TEXT, device TEXT,
+    queued_at REAL, started_at REAL, ended_at REAL, error TEXT,
+    asked_seq INTEGER NOT NULL, ended_seq INTEGER, fence INTEGER NOT NULL, lost INTEGER NOT NULL,
+    PRIMARY KEY (trial_id, attempt)
+) WITHOUT ROWID;
+CREATE TABLE reports (
+    trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL,
+    metrics TEXT NOT NULL, PRIMARY KEY (trial_id, attempt, step)
+) WITHOUT ROWID;
+CREATE TABLE workers (
+    worker_id TEXT NOT NULL, incarnation TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+    device TEXT NOT NULL, joined_at REAL NOT NULL, left_at REAL,
+    PRIMARY KEY (worker_id, incarnation)
+) WITHOUT ROWID;
+CREATE TABLE sessions (
+    session INTEGER PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, address TEXT NOT NULL,
+    started_at REAL NOT NULL, seen_at REAL NOT NULL, ended_at REAL
+);
+"""
+
+_ATTEMPT = [
+    "trial_id",
+    "attempt",
+    "state",
+    "failure",
+    "params",
+    "tag",
+    "epochs",
+    "seed",
+    "engine",
+    "sampler",
+    "sampler_impl",
+    "study_digest",
+    "value",
+    "best_step",
+    "worker",
+    "device",
+    "queued_at",
+    "started_at",
+    "ended_at",
+    "error",
+    "asked_seq",
+    "ended_seq",
+    "fence",
+    "lost",
+]
+
+_ADVICE = {
+    "database or disk is full": "free some space there, then `launch.py resume`",
+    "disk I/O error": "check the disk for space and errors, then `launch.py resume`",
+    "attempt to write a readonly database": "make the folder writable",
+    "unable to open database file": "make the folder readable and writable",
+    "file is not a database": "the file is damaged: restore it from a copy",
+    "database disk image is malformed": "the file is damaged: restore it from a copy",
+}
+
+Statement = tuple[str, Sequence[Any]]
+
+
+def create(folder: pathlib.Path, meta: dict[str, Any]) -> None:
+    """Makes the ledger of a new run in ``folder`` with what was asked as ``meta``."""
+    with _failing_well(folder / FILE), contextlib.closing(_connect(folder / FILE)) as db:
+        db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        for statement in _meta_statements(meta):
+            db.execute(*statement)
+        db.commit()
+
+
+class LedgerWriter:
+    """The one writer. Transactions are written by a thread of its own, in order."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self._path = folder / FILE
+        self._lock = Lock(folder / LOCK)
+        self._lock.acquire()
+        self._queue: collections.deque[tuple[list[Statement], concurrent.futures.Future[None]]]
+        self._queue = collections.deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._session: int | None = None
+        try:
+            LedgerReader(folder).close()
+            with _failing_well(self._path):
+                self._db = _connect(self._path)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
+        self._thread.start()
+
+    def begin_session(self, host: str, pid: int, address: str, now: float) -> None:
+        """A chief starts to serve; the session before, if it was killed, ends where it was seen."""
+        close_old = "UPDATE sessions SET ended_at = seen_at WHERE ended_at IS NULL"
+        start = "INSERT INTO sessions (host, pid, address, started_at, seen_at) VALUES (?,?,?,?,?)"
+        self.submit([(close_old, ()), (start, (host, pid, address, now, now))]).result()
+        with contextlib.closing(LedgerReader(self._path.parent)) as reader:
+            self._session = reader.session_number()
+
+    def end_session(self, now: float) -> None:
+        """The chief stops serving."""
+        self.submit([("UPDATE sessions SET ended_at = ? WHERE ended_at IS NULL", (now,))]).result()
+
+    def commit(self, effects: Iterable[Effect], now: float) -> concurrent.futures.Future[None]:
+        """Writes the effects of one event as one transaction; done once they are durable.
+
+        Without anything to write it is done once all that was submitted before is durable.
+        """
+        statements = [s for effect in effects for s in _statements(effect)]
+        if statements and self._session is not None:
+            seen = "UPDATE sessions SET seen_at = ? WHERE session = ?"
+            statements.append((seen, (now, self._session)))
+        return self.submit(statements)
+
+    def set_meta(self, meta: dict[str, Any]) -> None:
+        """Writes facts about the run, each under its key, and waits until they are durable."""
+        self.submit(list(_meta_statements(meta))).result()
+
+    def submit(self, statements: list[Statement]) -> concurrent.futures.Future[None]:
+        """Queues a transaction; its future fails with LedgerError if it could not be written."""
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        with self._wake:
+            self._queue.append((statements, future))
+            self._wake.notify()
+        return future
+
+    def close(self) -> None:
+        """Writes what is queued, then gives up the lock."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+        self._db.close()
+        self._lock.release()
+
+    def _write(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._queue or self._closing)
+                if not self._queue:
+                    return
+                batch = list(self._queue)
+                self._queue.clear()
+            self._write_batch(batch)
+
+    def _write_batch(
+        self, batch: list[tuple[list[Statement], concurrent.futures.Future[None]]]
+    ) -> None:
+        try:
+            with _failing_well(self._path):
+                if any(statements for statements, _ in batch):
+                    self._db.execute("BEGIN IMMEDIATE")
+                    for statements, _ in batch:
+                        for statement in statements:
+                            self._db.execute(*statement)
+                    self._db.execute("COMMIT")
+        except LedgerError as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            for _, future in batch:
+                future.set_exception(error)
+        else:
+            for _, future in batch:
+                future.set_result(None)
+
+
+class LedgerReader:
+    """Reads a ledger, also while another process writes it. Raises LedgerError or RunError."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        path = folder / FILE
+        if not path.is_file():
+            raise RunError(f"no run in {folder}: it has no {FILE}")
+        with _failing_well(path):
+            self._db = _connect(path, read_only=True)
+            try:
+                self._check_version(path)
+            except BaseException:
+                self._db.close()
+                raise
+
+    def close(self) -> None:
+        """Ends reading."""
+        self._db.close()
+
+    def meta(self) -> dict[str, Any]:
+        """What is known of the run as a whole, by key."""
+        rows = self._rows("SELECT key, value FROM meta")
+        return {key: json.loads(value) for key, value in rows}
+
+    def attempts(self, history: bool = True) -> Iterator[Attempt]:
+        """Every attempt, by trial and number; without ``history`` the reports are not read."""
+        columns = ", ".join(_ATTEMPT)
+        for row in self._rows(f"SELECT {columns} FROM attempts ORDER BY asked_seq, attempt"):
+            fields = dict(zip(_ATTEMPT, row, strict=True))
+            yield _attempt(fields, self.history(row[0], row[1]) if history else ())
+
+    def records(self) -> list[TrialRecord]:
+        """The records of every attempt, with their histories."""
+        return [attempt.record for attempt in self.attempts()]
+
+    def history(self, trial_id: str, attempt: int) -> tuple[Report, ...]:
+        """The reports of one attempt by step."""
+        query = "SELECT step, metrics FROM reports WHERE trial_id = ? AND attempt = ? ORDER BY step"
+        rows = self._rows(query, (trial_id, attempt))
+        return tuple(Report(step, _metrics(json.loads(metrics))) for step, metrics in rows)
+
+    def workers(self) -> list[WorkerRow]:
+        """Every worker that ever joined."""
+        query = "SELECT worker_id, incarnation, host, pid, device, joined_at, left_at FROM workers"
+        rows = self._rows(query + " ORDER BY joined_at")
+        return [WorkerRow(WorkerInfo(*row[:5]), row[5], row[6]) for row in rows]
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The times in which a chief served, the latest last."""
+        names = ("session", "host", "pid", "address", "started_at", "seen_at", "ended_at")
+        rows = self._rows(f"SELECT {', '.join(names)} FROM sessions ORDER BY session")
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def session_number(self) -> int | None:
+        """The latest session."""
+        number: int | None = self._rows("SELECT max(session) FROM sessions")[0][0]
+        return number
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with _failing_well(pathlib.Path(FILE)):
+            return self._db.execute(query, values).fetchall()
+
+    def _check_version(self, path: pathlib.Path) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version != SCHEMA:
+            raise LedgerError(
+                f"{path} has format {version} and this program reads format {SCHEMA}: "
+                "read it with the version that wrote it"
+            )
+
+
+def _connect(path: pathlib.Path, read_only: bool = False) -> sqlite3.Connection:
+    if not read_only:
+        db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        return db
+    mode = "ro"
+    if not os.access(path.parent, os.W_OK) and not path.with_name(FILE + "-wal").exists():
+        # Nobody can be writing there, and SQLite could not make its shared-memory file.
+        mode = "ro&immutable=1"
+    uri = f"file:{_quoted(path)}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+
+
+def _quoted(path: pathlib.Path) -> str:
+    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+@contextlib.contextmanager
+def _failing_well(path: pathlib.Path) -> Iterator[None]:
+    """SQLite's errors as a LedgerError that says what a person can do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        text = str(error)
+        advice = _ADVICE.get(text, "see it with --debug")
+        raise LedgerError(f"the ledger {path}: {text}: {advice}") from error
+
+
+def _meta_statements(meta: dict[str, Any]) -> Iterator[Statement]:
+    for key, value in meta.items():
+        yield "INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value))
+
+
+def _statements(effect: Effect) -> Iterator[Statement]:
+    if isinstance(effect, StoreAttempt):
+        marks = ", ".join("?" * len(_ATTEMPT))
+        values = _attempt_values(effect.attempt)
+        yield f"INSERT OR REPLACE INTO attempts VALUES ({marks})", values
+    elif isinstance(effect, StoreReport):
+        record, report = effect.record, effect.report
+        key = (record.trial_id, record.attempt)
+        metrics = json.dumps(report.metrics)
+        yield "INSERT OR REPLACE INTO reports VALUES (?,?,?,?)", (*key, report.step, metrics)
+        update = "UPDATE attempts SET value = ?, best_step = ? WHERE trial_id = ? AND attempt = ?"
+        yield update, (record.value, record.best_step, *key)
+    elif isinstance(effect, StoreWorker):
+        info, row = effect.row.info, effect.row
+        values = (info.worker_id, info.incarnation, info.host, info.pid, info.device)
+        insert = "INSERT OR REPLACE INTO workers VALUES (?,?,?,?,?,?,?)"
+        yield insert, (*values, row.joined_at, row.left_at)
+
+
+def _attempt_values(attempt: Attempt) -> tuple[Any, ...]:
+    record = attempt.record
+    fields = {name: getattr(record, name) for name in _ATTEMPT if name not in ("fence", "lost")}
+    fields |= {"params": json.dumps(record.params), "tag": json.dumps(record.tag)}
+    fields |= {"state": record.state.value, "fence": attempt.fence, "lost": attempt.lost}
+    fields["failure"] = record.failure.value if record.failure else None
+    return tuple(fields[name] for name in _ATTEMPT)
+
+
+def _attempt(fields: dict[str, Any], history: tuple[Report, ...]) -> Attempt:
+    fence, lost = fields.pop("fence"), fields.pop("lost")
+    fields |= {"params": json.loads(fields["params"]), "tag": json.loads(fields["tag"])}
+    fields |= {"state": TrialState(fields["state"]), "history": history}
+    fields["failure"] = Failure(fields["failure"]) if fields["failure"] else None
+    return Attempt(TrialRecord(**fields), fence, lost)
+
+
+def _metrics(values: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}

@@ -1,0 +1,133 @@
+"""Reads a study in a process of its own: its space, and whether it can be trained at all.
+
+The process may import TensorFlow, run a model's operations and be ended; whoever asks stays
+light, and a fork server that starts later stays free of operations.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from hpo import child
+from hpo.discovery import discover
+from hpo.errors import SpaceError, StudyError, TuneFleetError
+from hpo.hyperparameters import to_hyperparameters
+from hpo.space import SearchSpace
+from hpo.study import Form, Study, StudyModule, blame
+from hpo.trial import Metrics
+
+
+def read_study(path: pathlib.Path, environ: Mapping[str, str], debug: bool = False) -> Study:
+    """The study in the file ``path``, read by a child process.
+
+    Raises StudyError or SpaceError for what is wrong with the file, DataError for its data.
+    """
+    reply = child.ask("hpo.probe", [str(path)], environ, debug)
+    return Study.from_json(reply["study"])
+
+
+def probe(path: pathlib.Path) -> Study:
+    """The study in the file ``path``, read in this process; raises what is wrong with it."""
+    module = StudyModule(path)
+    if module.form == Form.FUNCTION:
+        space = discover(lambda hp: _until_first_report(module, hp))
+    else:
+        space = discover(lambda hp: _build(module, hp))
+    if not space.tunable:
+        raise SpaceError(
+            f"{path.name} declares no hyperparameter to tune: use hp.Int, hp.Float, hp.Choice "
+            "or hp.Boolean"
+        )
+    study = module.study(space)
+    space.grid({name: study.grid[name] for name in study.grid} | _any_level(space, study))
+    if module.form == Form.KERAS:
+        _check_one_batch(module, space)
+    return study
+
+
+class _FirstReport(BaseException):
+    """Ends ``evaluate`` at its first report, past a person's own ``except Exception``."""
+
+
+def _until_first_report(module: StudyModule, hp: Any) -> None:
+    def report(step: int, metrics: Metrics) -> NoReturn:
+        raise _FirstReport
+
+    try:
+        module.evaluate(hp, report)
+    except _FirstReport:
+        return
+    except TuneFleetError:
+        raise
+    except Exception as error:
+        raise StudyError(
+            f"evaluate(hp, report) of {module.path.name} fails before its first report: "
+            f"{blame(error, module.path)}"
+        ) from error
+    raise StudyError(
+        f"evaluate(hp, report) of {module.path.name} ended without a report: "
+        "call report(1, metrics) at least once"
+    )
+
+
+def _build(module: StudyModule, hp: Any) -> None:
+    import keras
+
+    from hpo.runner import check_compiled
+
+    model = _of_study(module, "build_model(hp)", lambda: module.build_model(hp))
+    check_compiled(model, module)
+    keras.backend.clear_session()
+
+
+def _check_one_batch(module: StudyModule, space: SearchSpace) -> None:
+    """Raises StudyError unless the model takes the data and reports the objective."""
+    from hpo.runner import inputs_of
+
+    params = space.defaults()
+    data = _of_study(module, "load_data()", lambda: inputs_of(module, params))
+    if module.fit:
+        # Its own loop decides what is reported, which only a trial can show.
+        return
+    hp = to_hyperparameters(space, params)
+    model = _of_study(module, "build_model(hp)", lambda: module.build_model(hp))
+
+    def one_batch() -> Any:
+        x, y = next(iter(data.validation))
+        return model.test_on_batch(x[:2], y[:2], return_dict=True)
+
+    metrics = _of_study(module, "a first batch", one_batch)
+    reported = [*metrics, *(f"val_{name}" for name in metrics)]
+    if module.objective not in reported:
+        raise StudyError(
+            f"{module.path.name}: the objective {module.objective!r} is not among the model's "
+            f"metrics ({', '.join(reported)}): add it to compile(metrics=...), or set OBJECTIVE"
+        )
+
+
+def _of_study(module: StudyModule, what: str, call: Callable[[], Any]) -> Any:
+    """``call()``, whose errors are the study's own."""
+    try:
+        return call()
+    except TuneFleetError:
+        raise
+    except Exception as error:
+        raise StudyError(
+            f"{what} of {module.path.name} fails: {blame(error, module.path)}"
+        ) from error
+
+
+def _any_level(space: SearchSpace, study: Study) -> dict[str, list[Any]]:
+    """Levels that let GRID itself be checked where a float has none."""
+    return {
+        p.name: [p.initial]
+        for p in space.parameters
+        if p.count is None and p.name not in study.grid
+    }
+
+
+if __name__ == "__main__":
+    child.answer(sys.argv[1], lambda: {"study": probe(pathlib.Path(sys.argv[2])).to_json()})

@@ -1,0 +1,134 @@
+"""What passes between a coordinator, its driver and its ledger: plain, immutable data."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Protocol
+
+from hpo.trial import Direction, Report, TrialRecord
+
+
+class Clock(Protocol):
+    """Both kinds of time; injected, so that a test or a replay owns it."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back: leases are counted in these."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch, UTC: records are dated with these."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What was asked of a search. ``wanted`` None means: until the sampler is exhausted."""
+
+    wanted: int | None
+    objective: str
+    direction: Direction
+    seed: int
+    engine: str
+    sampler: str
+    study_digest: str
+    lease_s: float = 30.0
+    lost_attempts: int = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerInfo:
+    """A worker's process. ``incarnation`` tells it from others that use the same id."""
+
+    worker_id: str
+    incarnation: str
+    host: str
+    pid: int
+    device: str
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerRow:
+    """A worker with when it came and, once it has gone, when it was last heard of."""
+
+    info: WorkerInfo
+    joined_at: float
+    left_at: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """An attempt as it is stored: its record, its fencing number, and how often it was lost.
+
+    ``fence`` is 0 until the attempt is handed out. ``lost`` counts the earlier attempts of
+    the trial that were lost with their worker.
+    """
+
+    record: TrialRecord
+    fence: int = 0
+    lost: int = 0
+
+
+# Effects: what the driver does after a call.
+@dataclasses.dataclass(frozen=True)
+class StoreAttempt:
+    """Write the attempt's row."""
+
+    attempt: Attempt
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreReport:
+    """Write one step of an attempt; the same step again replaces it."""
+
+    record: TrialRecord
+    report: Report
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreWorker:
+    """Write the worker's row."""
+
+    row: WorkerRow
+
+
+@dataclasses.dataclass(frozen=True)
+class AskSampler:
+    """Ask what to try as ``trial_id``; the answer comes back as :meth:`Coordinator.proposed`."""
+
+    trial_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TellSampler:
+    """Tell the sampler how a trial ended."""
+
+    record: TrialRecord
+
+
+Effect = StoreAttempt | StoreReport | StoreWorker | AskSampler | TellSampler
+
+
+# Answers to a worker that asks for a trial.
+@dataclasses.dataclass(frozen=True)
+class Grant:
+    """Run this attempt, under its fencing number."""
+
+    attempt: Attempt
+
+
+class Later:
+    """Nothing to run just now."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """Leave: the search is ``done``, or is being ``drained`` with work left."""
+
+    reason: str
+
+
+class Verdict(enum.StrEnum):
+    """The answer to a report, an end or a heartbeat."""
+
+    GO_ON = "GO_ON"
+    STOP = "STOP"
+    LOST = "LOST"

@@ -1,0 +1,58 @@
+"""Names to implementations, imported when they are used.
+
+A new sampler, pruner or engine is one file and one row here. The conformance suites
+iterate over these tables, so a row is also what makes a member tested.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hpo.errors import UsageError
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A clause that names what is near ``name``, or else all that is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known: {', '.join(names)}" if names else "there are none"
+
+
+class Registry:
+    """A table from a name to ``"module:attribute"``; importing waits for :meth:`load`."""
+
+    def __init__(self, kind: str, rows: dict[str, str]) -> None:
+        self.kind = kind
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def check(self, name: str) -> str:
+        """``name`` itself where it is known; raises UsageError, saying what is near."""
+        if name not in self._rows:
+            raise UsageError(f"unknown {self.kind} {name!r}: {suggest(name, self._rows)}")
+        return name
+
+    def load(self, name: str) -> Any:
+        """The object behind ``name``; raises UsageError for an unknown name."""
+        module, _, attribute = self._rows[self.check(name)].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+SAMPLERS = Registry(
+    "sampler",
+    {
+        "random": "hpo.samplers.random:RandomSampler",
+        "grid": "hpo.samplers.grid:GridSampler",
+    },
+)
+
+ENGINES = Registry("engine", {"keras-tuner": "hpo.engines.keras_tuner.engine:ENGINE"})
+
+PRUNERS = ("none",)

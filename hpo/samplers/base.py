@@ -1,0 +1,103 @@
+"""The interface of a sampler, and what it may answer."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from hpo.space import SearchSpace
+from hpo.study import Study
+from hpo.trial import Params, TrialRecord
+
+
+DEFAULT_TRIALS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposal:
+    """A point to try. ``tag`` is what the sampler must find again after a restart."""
+
+    params: Params
+    tag: dict[str, Any] = dataclasses.field(default_factory=dict)
+    epochs: int | None = None
+
+
+class Wait:
+    """Nothing to try until some running trial has ended."""
+
+
+class Exhausted:
+    """Nothing is left to try."""
+
+
+Answer = Proposal | Wait | Exhausted
+
+
+class Sampler(abc.ABC):
+    """Decides what to try next, for one run.
+
+    A sampler is never pickled: after a restart a new one is made and told the ledger's
+    records by :meth:`restore`, and then answers as the first would have. So its random
+    numbers come from (seed, trial id) alone.
+    """
+
+    version: ClassVar[str] = "1"
+    # Whether a search without a number of trials means all of them.
+    exhaustive: ClassVar[bool] = False
+
+    def __init__(self, study: Study, seed: int) -> None:
+        self.study = study
+        self.space: SearchSpace = study.space
+        self.seed = seed
+
+    @classmethod
+    def check(cls, study: Study) -> None:
+        """Raises SpaceError, naming the parameter, where the space does not suit."""
+
+    @classmethod
+    def wanted(cls, study: Study, trials: int | None) -> int:
+        """How many points a search of ``trials`` (None: not said) can and should try."""
+        limit = cls.limit(study)
+        if trials is None and (limit is None or not cls.exhaustive):
+            trials = DEFAULT_TRIALS
+        return min(n for n in (trials, limit) if n is not None)
+
+    @classmethod
+    def limit(cls, study: Study) -> int | None:
+        """How many points there are at most; None where there is no end."""
+        return study.space.size
+
+    @property
+    def implementation(self) -> str:
+        """What really decided, with its version, for the records."""
+        kind = type(self)
+        return f"{kind.__module__}.{kind.__qualname__} {self.version}"
+
+    @abc.abstractmethod
+    def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
+        """What to try as ``trial_id`` while ``pending`` trials have not ended."""
+
+    def told(self, record: TrialRecord) -> None:
+        """A trial of this run has ended as ``record``."""
+
+    def asked(self, record: TrialRecord) -> None:
+        """On a restart: ``record`` is what an earlier :meth:`ask` became."""
+
+    def restore(self, records: Iterable[TrialRecord]) -> None:
+        """Replays the asks and the ends of ``records`` in the order in which they happened."""
+        events = []
+        for record in records:
+            events.append((record.asked_seq, self.asked, record))
+            if record.ended_seq is not None:
+                events.append((record.ended_seq, self.told, record))
+        for _, handle, record in sorted(events, key=lambda event: event[0]):
+            handle(record)
+
+
+def seed_of(seed: int, trial_id: str) -> int:
+    """A trial's own seed, in [0, 2**31): it depends on the run's seed and the trial alone."""
+    digest = hashlib.sha256(f"{seed}:{trial_id}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

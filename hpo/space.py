@@ -1,0 +1,238 @@
+"""The search space: ordered hyperparameters, their conditions, points and grid."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from hpo.errors import SpaceError
+from hpo.parameter import Condition, Kind, Parameter
+from hpo.trial import Params, Value
+
+
+class SearchSpace:
+    """Hyperparameters in the order of their declaration; immutable.
+
+    A parameter is known by its name and its conditions; values are keyed by name alone, so
+    two that share a name must never be active together unless they are alike. Raises
+    SpaceError where they could, or where a condition's parent is not declared before it.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self.parameters = tuple(parameters)
+        _check_parents(self.parameters)
+        _check_names(self.parameters)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SearchSpace) and self.parameters == other.parameters
+
+    def __hash__(self) -> int:
+        return hash(self.parameters)
+
+    def __repr__(self) -> str:
+        return f"SearchSpace({', '.join(p.name for p in self.parameters)})"
+
+    @property
+    def tunable(self) -> tuple[Parameter, ...]:
+        """The parameters that a search can vary."""
+        return tuple(p for p in self.parameters if p.kind is not Kind.FIXED)
+
+    def draw(self, choose: Callable[[Parameter], Value]) -> Params:
+        """A point: ``choose`` is asked, in order, for the value of each active parameter."""
+        params: Params = {}
+        for parameter in self.parameters:
+            if parameter.name not in params and parameter.active(params):
+                params[parameter.name] = choose(parameter)
+        return params
+
+    def sample(self, rng: random.Random) -> Params:
+        """A random point: the active parameters alone, each by its own distribution."""
+        return self.draw(lambda parameter: parameter.from_unit(rng.random()))
+
+    def defaults(self) -> Params:
+        """The point that a model gets where nothing is tuned."""
+        return self.draw(lambda parameter: parameter.initial)
+
+    def validate(self, params: Mapping[str, Any]) -> None:
+        """Raises SpaceError unless ``params`` holds a valid value for each active parameter."""
+        missing: list[str] = []
+
+        def given(parameter: Parameter) -> Value:
+            if parameter.name not in params:
+                missing.append(parameter.name)
+                return parameter.initial
+            parameter.check(params[parameter.name])
+            return params[parameter.name]  # type: ignore[no-any-return]
+
+        active = self.draw(given)
+        if missing:
+            raise SpaceError(f"no value for {missing[0]!r}, which is active at {dict(params)!r}")
+        for name in params:
+            if name not in active:
+                known = any(p.name == name for p in self.parameters)
+                why = "is inactive there" if known else "is not in the space"
+                raise SpaceError(f"{name!r} {why}: take it out of {dict(params)!r}")
+
+    def grid(self, levels: Mapping[str, Sequence[Value]] | None = None) -> Grid:
+        """The grid over every level; ``levels`` replaces those of the parameters it names."""
+        return Grid(self, levels or {})
+
+    @property
+    def size(self) -> int | None:
+        """How many distinct points there are; None where a float has no step."""
+        if any(p.count is None for p in self.parameters):
+            return None
+        return self.grid().size
+
+    def digest(self) -> str:
+        """A hash of the whole space, the same on every machine."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The space as JSON; :meth:`from_json` gives an equal one back."""
+        return [dataclasses.asdict(parameter) for parameter in self.parameters]
+
+    @classmethod
+    def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> Self:
+        """A space from what :meth:`to_json` gave."""
+        return cls([_parameter_from_json(row) for row in rows])
+
+
+class Grid:
+    """Every point of a space once, found by its index: nothing is enumerated or kept.
+
+    The last declared parameter varies fastest. A point holds active parameters only, so
+    branches of a condition never repeat one another.
+    """
+
+    def __init__(self, space: SearchSpace, levels: Mapping[str, Sequence[Value]]) -> None:
+        self._parameters = space.parameters
+        self._levels = [_levels_of(p, levels.get(p.name)) for p in space.parameters]
+        unknown = sorted(set(levels) - {p.name for p in space.parameters})
+        if unknown:
+            raise SpaceError(f"GRID names {unknown[0]!r}, which is not in the space")
+        self._relevant = [self._parents_of_rest(i) for i in range(len(self._parameters) + 1)]
+        self._counts: dict[tuple[int, tuple[tuple[str, Value], ...]], int] = {}
+
+    @property
+    def size(self) -> int:
+        """How many points there are (not ``len``, which Python bounds at 2**63)."""
+        return self._count(0, {})
+
+    def __getitem__(self, index: int) -> Params:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        return self._point(index)
+
+    def __iter__(self) -> Iterator[Params]:
+        size = self.size
+        return (self._point(index) for index in itertools.takewhile(size.__gt__, itertools.count()))
+
+    def _parents_of_rest(self, start: int) -> frozenset[str]:
+        """Names whose values still matter from the ``start``-th parameter on."""
+        rest = self._parameters[start:]
+        parents = {condition.name for p in rest for condition in p.conditions}
+        return frozenset(parents | {p.name for p in rest})
+
+    def _count(self, start: int, params: Params) -> int:
+        """How many ways there are to go on from the ``start``-th parameter."""
+        if start == len(self._parameters):
+            return 1
+        relevant = self._relevant[start]
+        key = (start, tuple((n, v) for n, v in params.items() if n in relevant))
+        if key not in self._counts:
+            self._counts[key] = sum(
+                ways * self._count(start + 1, branch)
+                for ways, branch in self._branches(start, params)
+            )
+        return self._counts[key]
+
+    def _branches(self, start: int, params: Params) -> Iterator[tuple[int, Params]]:
+        """Continuations after one parameter; those that cannot differ later come as one."""
+        parameter = self._parameters[start]
+        if parameter.name in params or not parameter.active(params):
+            yield 1, params
+        elif parameter.name in self._relevant[start + 1]:
+            for level in self._levels[start]:
+                yield 1, {**params, parameter.name: level}
+        else:
+            yield len(self._levels[start]), params
+
+    def _point(self, index: int) -> Params:
+        params: Params = {}
+        for start, parameter in enumerate(self._parameters):
+            if parameter.name in params or not parameter.active(params):
+                continue
+            for level in self._levels[start]:
+                branch = {**params, parameter.name: level}
+                below = self._count(start + 1, branch)
+                if index < below:
+                    params = branch
+                    break
+                index -= below
+        return params
+
+
+def _levels_of(parameter: Parameter, given: Sequence[Value] | None) -> Sequence[Value]:
+    """The parameter's levels without repetitions; lazily where there may be many."""
+    if given is None:
+        if parameter.kind is Kind.INT and parameter.step in (None, 1) and parameter.count:
+            start = parameter.level(0)
+            assert isinstance(start, int)
+            if parameter.sampling == "linear" or parameter.step is None:
+                return range(start, start + parameter.count)
+        return list(dict.fromkeys(parameter.levels()))
+    if isinstance(given, str) or not given:
+        raise SpaceError(f"GRID[{parameter.name!r}] must be a list of at least one level")
+    for level in given:
+        parameter.check(level)
+    return list(dict.fromkeys(given))
+
+
+def _check_parents(parameters: Sequence[Parameter]) -> None:
+    declared: set[str] = set()
+    for parameter in parameters:
+        for condition in parameter.conditions:
+            if condition.name not in declared:
+                raise SpaceError(
+                    f"{parameter.name!r} depends on {condition.name!r}, which is not declared "
+                    "before it: declare the parent first"
+                )
+        declared.add(parameter.name)
+
+
+def _check_names(parameters: Sequence[Parameter]) -> None:
+    by_name: dict[str, list[Parameter]] = {}
+    for parameter in parameters:
+        for other in by_name.setdefault(parameter.name, []):
+            alike = dataclasses.replace(other, conditions=()) == dataclasses.replace(
+                parameter, conditions=()
+            )
+            if not alike and not _exclusive(parameter, other):
+                raise SpaceError(
+                    f"{parameter.name!r} is declared twice, as {other.describe()} and as "
+                    f"{parameter.describe()}, and both can be active at once: rename one, or "
+                    "put them under conditions that exclude each other"
+                )
+        by_name[parameter.name].append(parameter)
+
+
+def _exclusive(one: Parameter, other: Parameter) -> bool:
+    """Whether some parent would need two values at once for both to be active."""
+    return any(
+        a.name == b.name and not set(a.values) & set(b.values)
+        for a in one.conditions
+        for b in other.conditions
+    )
+
+
+def _parameter_from_json(row: Mapping[str, Any]) -> Parameter:
+    conditions = tuple(Condition(c["name"], tuple(c["values"])) for c in row["conditions"])
+    fields = {**row, "conditions": conditions, "values": tuple(row["values"])}
+    return Parameter(**{**fields, "kind": Kind(row["kind"])})

@@ -1,0 +1,123 @@
+"""Where a run stands, computed from its ledger by whoever wants to know."""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from hpo.protocol import WorkerRow
+from hpo.run import Run
+from hpo.trial import Failure, TrialRecord, TrialState
+
+RUNNING, DONE, STOPPED, FAILED = "RUNNING", "DONE", "STOPPED", "FAILED"
+
+
+def status_of(run: Run) -> dict[str, Any]:
+    """The object that ``status --json`` prints."""
+    # Asked before the ledger is read: a chief that leaves in between has written its end.
+    alive = run.chief_lives or run.supervised
+    reader = run.reader()
+    try:
+        attempts = [attempt.record for attempt in reader.attempts(history=False)]
+        workers, sessions = reader.workers(), reader.sessions()
+    finally:
+        reader.close()
+    latest = list({record.trial_id: record for record in attempts}.values())
+    counts = collections.Counter(record.state for record in latest)
+    best = best_of(run, latest)
+    return {
+        "id": run.id,
+        "study": run.study.name,
+        "engine": run.request.engine,
+        "sampler": run.request.sampler,
+        "pruner": run.request.pruner,
+        "state": _state(run, alive, counts),
+        "trials": {
+            "wanted": run.wanted,
+            **{state.value.lower(): counts[state] for state in TrialState},
+        },
+        "failures": {
+            kind.value: sum(record.failure is kind for record in attempts) for kind in Failure
+        },
+        "best": best and {"trial_id": best.trial_id, "value": best.value, "params": best.params},
+        "elapsed_s": round(_elapsed(sessions, alive), 3),
+        "utilization": _utilization(attempts, workers, sessions, alive),
+        "chief": _chief(sessions, run.chief_lives),
+        "workers": _live_workers(workers, latest) if run.chief_lives else [],
+    }
+
+
+def best_of(run: Run, records: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The completed trial with the best value, the earliest of equals."""
+    best: TrialRecord | None = None
+    for record in records:
+        if record.state is TrialState.COMPLETED and record.value is not None:
+            than = best.value if best else None
+            if run.study.direction.better(record.value, than):
+                best = record
+    return best
+
+
+def _state(run: Run, alive: bool, counts: collections.Counter[TrialState]) -> str:
+    if alive:
+        return RUNNING
+    ended = counts[TrialState.COMPLETED] + counts[TrialState.PRUNED] + counts[TrialState.FAILED]
+    is_open = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
+    if is_open or ended < run.wanted:
+        return STOPPED
+    return DONE if counts[TrialState.COMPLETED] else FAILED
+
+
+def _elapsed(sessions: Sequence[dict[str, Any]], alive: bool) -> float:
+    """Seconds in which a chief served; the time between two sessions does not count."""
+    total = 0.0
+    for session in sessions:
+        is_last = session is sessions[-1]
+        end = session["ended_at"] or (time.time() if alive and is_last else session["seen_at"])
+        total += max(0.0, end - session["started_at"])
+    return total
+
+
+def _utilization(
+    attempts: Sequence[TrialRecord],
+    workers: Sequence[WorkerRow],
+    sessions: Sequence[dict[str, Any]],
+    alive: bool,
+) -> float | None:
+    """The share of the workers' time in which they ran trials; None before there was any."""
+    until = time.time() if alive else max((s["seen_at"] for s in sessions), default=0.0)
+    present = sum(max(0.0, (row.left_at or until) - row.joined_at) for row in workers)
+    busy = sum(
+        max(0.0, (record.ended_at or until) - record.started_at)
+        for record in attempts
+        if record.started_at
+    )
+    return round(min(1.0, busy / present), 4) if present else None
+
+
+def _chief(sessions: Sequence[dict[str, Any]], lives: bool) -> dict[str, Any]:
+    last = sessions[-1] if sessions and lives else {}
+    return {name: last.get(name) for name in ("host", "pid", "address")}
+
+
+def _live_workers(
+    workers: Sequence[WorkerRow], latest: Sequence[TrialRecord]
+) -> list[dict[str, Any]]:
+    running = {r.worker: r.trial_id for r in latest if r.state is TrialState.RUNNING}
+    rows = []
+    for row in workers:
+        if row.left_at is None:
+            trial_id = running.get(row.info.worker_id)
+            rows.append(
+                {
+                    "id": row.info.worker_id,
+                    "host": row.info.host,
+                    "pid": row.info.pid,
+                    "device": row.info.device,
+                    "state": "RUNNING" if trial_id else "IDLE",
+                    "trial_id": trial_id,
+                }
+            )
+    return rows

@@ -1,0 +1,366 @@
+"""TensorBoard HParams: a projection of a run's ledger, written by the ledger's owner alone.
+
+<folder>/events.out.tfevents.*              the experiment: its columns, before there is a row
+         trial-0003/events.out.tfevents.*   an attempt: what it was given, its steps, its end
+         trial-0003-attempt-2/...           the next attempt at the same trial, a row of its own
+         trial-0003/.ended                  the attempt's file is whole: it stays as it is
+
+A row's status is what TensorBoard calls UNKNOWN while the attempt runs: it keeps the first
+status it reads, so a RUNNING would stay for ever. Nothing here imports TensorFlow: the
+protocol buffers are TensorBoard's own, and so is the writer of records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import math
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from hpo.errors import PlaceError
+from hpo.parameter import Parameter
+from hpo.space import SearchSpace
+from hpo.study import Form, Study
+from hpo.trial import Metrics, Params, Report, TrialRecord, TrialState, Value
+
+MAX_METRICS = 5
+
+_EVENTS = "events.out.tfevents"
+_ENDED = ".ended"
+_LARGEST_FLOAT32 = 3.4028234663852886e38
+
+_BOOL, _NUMBER, _STRING = "DATA_TYPE_BOOL", "DATA_TYPE_FLOAT64", "DATA_TYPE_STRING"
+_TYPES = {bool: _BOOL, int: _NUMBER, float: _NUMBER, str: _STRING}
+_CELLS = {bool: "bool_value", int: "number_value", float: "number_value", str: "string_value"}
+_STATUS = {
+    TrialState.COMPLETED: "STATUS_SUCCESS",
+    TrialState.PRUNED: "STATUS_SUCCESS",
+    TrialState.FAILED: "STATUS_FAILURE",
+}
+
+
+def session_name(record: TrialRecord) -> str:
+    """The directory, and the name of the row, of one attempt."""
+    name = f"trial-{record.trial_id}"
+    return name if record.attempt == 1 else f"{name}-attempt-{record.attempt}"
+
+
+class TensorBoardWriter:
+    """Keeps ``folder`` in line with the ledger; for one thread of one process.
+
+    Every method raises PlaceError where the disk refuses or TensorBoard is not installed.
+    An attempt whose file could not be written is written whole by the next call for it.
+    """
+
+    def __init__(self, folder: pathlib.Path, study: Study) -> None:
+        self._folder = folder
+        self._study = study
+        self._columns = _columns(study.space)
+        self._open: dict[str, _Session] = {}
+        with _disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.glob(f"{_EVENTS}.*")):
+                self._write_experiment()
+
+    def start(self, record: TrialRecord) -> None:
+        """An attempt runs: it is a row from now on. Steps in its history are written too."""
+        self._update(record, record.history)
+
+    def report(self, record: TrialRecord, report: Report) -> None:
+        """One more step; a step that was there already is replaced, as in the ledger."""
+        self._update(record, (*record.history, report))
+
+    def end(self, record: TrialRecord) -> None:
+        """The attempt is over. One that ended before is left alone, an unknown one is made."""
+        self._update(record, record.history)
+
+    def restore(self, records: Iterable[TrialRecord]) -> None:
+        """Brings the folder in line with all of the ledger's ``records``, histories included.
+
+        What ended properly is left alone; every other attempt is written anew, and those
+        that run stay open. A row that the ledger does not know goes away.
+        """
+        known = set()
+        self._open.clear()
+        for record in records:
+            if record.state is TrialState.WAITING:
+                continue
+            known.add(session_name(record))
+            if not record.state.ended:
+                self._discard(session_name(record))
+            self._update(record, record.history)
+        for directory in self._folder.glob("trial-*"):
+            if directory.name not in known:
+                self._discard(directory.name)
+
+    def close(self) -> None:
+        """Ends the writing. Every file is whole: what runs on is taken up by ``restore``."""
+        self._open.clear()
+
+    def _update(self, record: TrialRecord, reports: Iterable[Report]) -> None:
+        """Writes what is new of an attempt, and its end if the record says so."""
+        name = session_name(record)
+        directory = self._folder / name
+        with _disk(directory):
+            if (directory / _ENDED).exists():
+                return
+            if name not in self._open:
+                self._open[name] = _Session(directory, self._study, self._row(record.params))
+            self._open[name].write(record, reports)
+        if record.state.ended:
+            del self._open[name]
+
+    def _row(self, params: Params) -> Params:
+        """The cells of a row. What is inactive is absent, which leaves its cell blank."""
+        cells = (c.cells(params[c.name]) for c in self._columns if c.name in params)
+        return {name: value for row in cells for name, value in row.items()}
+
+    def _discard(self, name: str) -> None:
+        with _disk(self._folder / name):
+            _clear(self._folder / name)
+
+    def _write_experiment(self) -> None:
+        """The record of columns; it appears whole or not at all, since it is never rewritten."""
+        api = package("plugins.hparams.api_pb2")
+        experiment = api.Experiment(
+            name=self._study.name,
+            description=f"objective: {self._study.objective} ({self._study.direction})",
+            hparam_infos=[info for column in self._columns for info in column.infos()],
+            metric_infos=[
+                api.MetricInfo(name=api.MetricName(tag=tag)) for tag in _metrics(self._study)
+            ],
+        )
+        draft = self._folder / ".experiment"
+        now = time.time()
+        event = _hparams_event(now, "EXPERIMENT_TAG", experiment=experiment)
+        draft.write_bytes(_encoded([_first_event(now), event]))
+        draft.replace(_new_path(self._folder))
+
+
+def project(folder: pathlib.Path, study: Study, records: Iterable[TrialRecord]) -> None:
+    """Writes everything anew from the ledger's ``records``; raises PlaceError.
+
+    The steps of an attempt that ended get the time of its end, as the ledger keeps no time
+    a step: the last step is the one that the table shows.
+    """
+    with _disk(folder):
+        for directory in (folder, *folder.glob("trial-*")):
+            _clear(directory)
+    writer = TensorBoardWriter(folder, study)
+    writer.restore(records)
+    writer.close()
+
+
+class _Session:
+    """The event file of one attempt, and what is in it so that nothing goes in twice."""
+
+    def __init__(self, directory: pathlib.Path, study: Study, row: Params) -> None:
+        self._directory = directory
+        self._study = study
+        self._row = row
+        self._history: dict[int, Metrics] = {}
+        self._path: pathlib.Path | None = None
+        self._best: float | None = None
+
+    def write(self, record: TrialRecord, reports: Iterable[Report]) -> None:
+        """Adds what is new; the whole file is written anew where that does not do."""
+        news = {report.step: _shown(report.metrics) for report in reports}
+        news = {step: m for step, m in news.items() if self._history.get(step) != m}
+        last = max(self._history, default=-1)
+        self._history.update(news)
+        # What fails now may leave half a record behind: the next call starts again.
+        path, self._path = self._path, None
+        # TensorBoard forgets what it has of the steps after one that comes late.
+        anew = path is None or any(step <= last for step in news)
+        if path is None or anew:
+            path = self._begin()
+        events = self._events(record, sorted(self._history if anew else news), anew)
+        if events:
+            with path.open("ab") as file:
+                file.write(_encoded(events))
+        if record.state.ended:
+            (self._directory / _ENDED).touch()
+        self._path = path
+
+    def _begin(self) -> pathlib.Path:
+        """A fresh file in an empty directory. Its name is new: a reader keeps its place by it."""
+        _clear(self._directory)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._best = None
+        return _new_path(self._directory)
+
+    def _events(self, record: TrialRecord, steps: Sequence[int], anew: bool) -> list[Any]:
+        began = record.started_at or record.queued_at or time.time()
+        when = record.ended_at or time.time()
+        events = [_first_event(began), self._start_event(began)] if anew else []
+        events += [self._step_event(when, step) for step in steps]
+        if record.state.ended:
+            info = package("plugins.hparams.plugin_data_pb2").SessionEndInfo(
+                status=_STATUS[record.state], end_time_secs=when
+            )
+            events.append(_hparams_event(when, "SESSION_END_INFO_TAG", session_end_info=info))
+        return events
+
+    def _start_event(self, began: float) -> Any:
+        # Without a group name the row is named by its directory, hence unique even where
+        # several runs are shown at once: rows that share a name would be averaged.
+        info = package("plugins.hparams.plugin_data_pb2").SessionStartInfo(start_time_secs=began)
+        for name, value in self._row.items():
+            setattr(info.hparams[name], _CELLS[type(value)], value)
+        return _hparams_event(began, "SESSION_START_INFO_TAG", session_start_info=info)
+
+    def _step_event(self, when: float, step: int) -> Any:
+        """The step's metrics and the best so far: the table shows what was written last."""
+        metrics = self._history[step]
+        objective = metrics.get(self._study.objective)
+        if objective is not None and self._study.direction.better(objective, self._best):
+            self._best = objective
+        if self._best is not None:
+            metrics = {**metrics, _best_tag(self._study): self._best}
+        summary = package("compat.proto.summary_pb2").Summary
+        values = [summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
+        return _event(when, step=step, summary=summary(value=values))
+
+
+class _Column:
+    """A hyperparameter in the table: every declaration of its name, whatever the conditions."""
+
+    def __init__(self, declarations: Sequence[Parameter]) -> None:
+        self.name = declarations[0].name
+        self._declared = [value for p in declarations for value in _ends_or_levels(p)]
+        types = {_TYPES[type(value)] for value in self._declared}
+        self._type = types.pop() if len(types) == 1 else _STRING
+        self._ranges = any(p.numeric for p in declarations)
+        # HParams has no flag for a logarithmic axis.
+        self._logarithm = (
+            self._type == _NUMBER
+            and any(p.sampling != "linear" for p in declarations)
+            and all(float(value) > 0 for value in self._declared)
+        )
+
+    def cells(self, value: Value) -> Params:
+        """What a row shows of ``value``, by the name of the column."""
+        # One string in a column of numbers would be shown as no number at all.
+        row = {self.name: str(value) if self._type == _STRING else value}
+        return row | ({f"log10({self.name})": math.log10(float(value))} if self._logarithm else {})
+
+    def infos(self) -> list[Any]:
+        """The declaration of the column and, if there is one, of its logarithm."""
+        rows = [self.cells(value) for value in self._declared]
+        return [self._info(name, [row[name] for row in rows]) for name in rows[0]]
+
+    def _info(self, name: str, values: list[Value]) -> Any:
+        info = package("plugins.hparams.api_pb2").HParamInfo(name=name, type=self._type)
+        # The page puts columns that differ first and shows five: a logarithm would take the
+        # place of another hyperparameter.
+        info.differs = name == self.name and len(set(values)) > 1
+        if self._ranges and self._type == _NUMBER:
+            info.domain_interval.min_value = min(map(float, values))
+            info.domain_interval.max_value = max(map(float, values))
+        elif not self._ranges:
+            info.domain_discrete.extend(dict.fromkeys(values))
+        return info
+
+
+def _columns(space: SearchSpace) -> list[_Column]:
+    """A column a name; none for a constant, which tells no two rows apart."""
+    by_name: dict[str, list[Parameter]] = {}
+    for parameter in space.parameters:
+        by_name.setdefault(parameter.name, []).append(parameter)
+    tunable = {parameter.name for parameter in space.tunable}
+    return [_Column(found) for name, found in by_name.items() if name in tunable]
+
+
+def _ends_or_levels(parameter: Parameter) -> list[Value]:
+    if parameter.low is not None and parameter.high is not None:
+        return [parameter.low, parameter.high]
+    return list(parameter.levels())
+
+
+def _metrics(study: Study) -> list[str]:
+    """The columns of metrics, the objective first; more of them are what makes a page slow."""
+    names = [study.objective, _best_tag(study)]
+    if study.form == Form.KERAS:
+        names += ["val_loss", "loss", study.objective.removeprefix("val_")]
+    return list(dict.fromkeys(names))[:MAX_METRICS]
+
+
+def _best_tag(study: Study) -> str:
+    return f"best_{study.objective}"
+
+
+def _shown(metrics: Metrics) -> Metrics:
+    """What is a number to TensorBoard: one NaN in a column makes its order arbitrary."""
+    return {name: value for name, value in metrics.items() if abs(value) <= _LARGEST_FLOAT32}
+
+
+def _clear(directory: pathlib.Path) -> None:
+    """Removes what was written into ``directory``, and the directory if nothing is left."""
+    if not directory.is_dir():
+        return
+    (directory / _ENDED).unlink(missing_ok=True)
+    for path in directory.glob(f"{_EVENTS}.*"):
+        path.unlink()
+    if not any(directory.iterdir()):
+        directory.rmdir()
+
+
+def _new_path(directory: pathlib.Path) -> pathlib.Path:
+    return directory / f"{_EVENTS}.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+
+
+def _first_event(wall_time: float) -> Any:
+    """What every event file begins with; its time is where TensorBoard lets the run begin."""
+    return _event(wall_time, file_version="brain.Event:2")
+
+
+def _hparams_event(wall_time: float, tag: str, **data: Any) -> Any:
+    """A record of the HParams plugin under the tag that its constant ``tag`` holds."""
+    metadata = package("plugins.hparams.metadata")
+    content = package("plugins.hparams.plugin_data_pb2").HParamsPluginData(**data)
+    summary = package("compat.proto.summary_pb2").Summary
+    value = summary.Value(
+        tag=getattr(metadata, tag),
+        metadata=metadata.create_summary_metadata(content),
+        tensor=metadata.NULL_TENSOR,
+    )
+    return _event(wall_time, summary=summary(value=[value]))
+
+
+def _event(wall_time: float, **fields: Any) -> Any:
+    return package("compat.proto.event_pb2").Event(wall_time=wall_time, **fields)
+
+
+def _encoded(events: Iterable[Any]) -> bytes:
+    buffer = io.BytesIO()
+    writer = package("summary.writer.record_writer").RecordWriter(buffer)
+    for event in events:
+        writer.write(event.SerializeToString())
+    return buffer.getvalue()
+
+
+def package(name: str) -> Any:
+    """A module of TensorBoard's, imported on first use; raises PlaceError where it is missing."""
+    try:
+        return importlib.import_module(f"tensorboard.{name}")
+    except ModuleNotFoundError as error:
+        raise PlaceError(
+            f"TensorBoard is not installed here ({error.name} is missing): pip install tensorboard"
+        ) from error
+
+
+@contextlib.contextmanager
+def _disk(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PlaceError(
+            f"cannot write TensorBoard's files in {path}: {error.strerror}: "
+            "make room there, and see that it can be written"
+        ) from error

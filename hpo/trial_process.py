@@ -1,0 +1,205 @@
+"""A trial in a process of its own, forked from a server that has the study in memory.
+
+The agent that starts it never imports TensorFlow. The process ends with its agent, however
+that ends, and takes its own children along: a ghost would keep its GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
+import os
+import pathlib
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from hpo import env, preload
+from hpo.errors import PlaceError
+from hpo.runner import Outcome, TrialOrder, run_trial
+from hpo.trial import Failure, Report
+
+# The child says this instead of an outcome where a fork cannot run the study.
+_NEEDS_FRESH_PROCESS = "needs a fresh process"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reported:
+    """The trial asks whether to go on after a step."""
+
+    report: Report
+
+
+@dataclasses.dataclass(frozen=True)
+class Offered:
+    """The trial asks whether its weights, worth ``value``, are wanted."""
+
+    value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Died:
+    """The process is gone without an outcome; a negative ``exit_code`` is a signal's."""
+
+    exit_code: int | None
+
+
+Message = Reported | Offered | Outcome | Died
+
+
+class TrialProcesses:
+    """Starts trials of one study, one after another, from a fork server made for it.
+
+    Environment that a trial needs (devices, threads) must stand before the first is started.
+    """
+
+    def __init__(self, study_file: pathlib.Path) -> None:
+        os.environ[env.PRELOAD] = str(study_file)
+        # The fork server runs with this interpreter's path, which it does not inherit.
+        os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        forkserver = multiprocessing.get_context("forkserver")
+        forkserver.set_forkserver_preload(["hpo.trial_process"])
+        self._context: Any = forkserver
+
+    def warm_up(self) -> None:
+        """Starts the fork server now, so that it imports while the agent waits for a trial."""
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+    def start(self, order: TrialOrder, log: pathlib.Path, scratch: pathlib.Path) -> TrialProcess:
+        """A running trial; its output goes to the file ``log``."""
+        trial = TrialProcess(self._context, order, log, scratch)
+        if not trial.fresh_process_needed():
+            return trial
+        trial.kill()
+        self._context = multiprocessing.get_context("spawn")
+        return TrialProcess(self._context, order, log, scratch)
+
+
+class TrialProcess:
+    """One running trial, seen from its agent."""
+
+    def __init__(
+        self, context: Any, order: TrialOrder, log: pathlib.Path, scratch: pathlib.Path
+    ) -> None:
+        self._ours, theirs = context.Pipe()
+        forked = context.get_start_method() == "forkserver"
+        arguments = (theirs, order, log, scratch, forked)
+        self._process = context.Process(target=_main, args=arguments, name=order.trial_id)
+        self._process.start()
+        theirs.close()
+        self.pid: int = self._process.pid
+
+    def fresh_process_needed(self) -> bool:
+        """Whether the study ran operations on import, so that a fork of it would hang."""
+        try:
+            return bool(self._ours.recv() == _NEEDS_FRESH_PROCESS)
+        except EOFError:
+            return False
+
+    def next_message(self, timeout_s: float) -> Message | None:
+        """What the trial says next; None if it says nothing for ``timeout_s`` seconds."""
+        ready = multiprocessing.connection.wait([self._ours, self._process.sentinel], timeout_s)
+        if self._ours in ready or self._ours.poll():
+            with contextlib.suppress(EOFError, ConnectionResetError):
+                return self._ours.recv()  # type: ignore[no-any-return]
+        elif not ready:
+            return None
+        self._process.join()
+        return Died(self._process.exitcode)
+
+    def answer(self, yes: bool) -> None:
+        """Answers a Reported or an Offered."""
+        with contextlib.suppress(BrokenPipeError):
+            self._ours.send(yes)
+
+    def kill(self) -> None:
+        """Ends the trial and all its children at once, and waits until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.join()
+
+    def join(self) -> None:
+        """Waits until the process is gone and gives its resources back."""
+        self._process.join()
+        self._ours.close()
+        self._process.close()
+
+
+def _main(
+    conn: multiprocessing.connection.Connection[Any, Any],
+    order: TrialOrder,
+    log: pathlib.Path,
+    scratch: pathlib.Path,
+    forked: bool,
+) -> None:
+    """The trial process."""
+    _end_with_agent()
+    if forked and preload.ran_operations():
+        conn.send(_NEEDS_FRESH_PROCESS)
+        return
+    conn.send("")
+
+    def ask(question: Message) -> bool:
+        conn.send(question)
+        return bool(conn.recv())
+
+    with _output_to(log):
+        try:
+            module = preload.study()
+        except Exception:  # Told to the chief as the trial's outcome
+            outcome = Outcome(Failure.CODE, traceback.format_exc())
+        else:
+            outcome = run_trial(
+                module,
+                order,
+                report=lambda report: ask(Reported(report)),
+                wanted=lambda value: ask(Offered(value)),
+                scratch=scratch,
+            )
+    conn.send(outcome)
+    # Interpreters with TensorFlow in them take long to leave, or hang; all is said by now.
+    os._exit(0)
+
+
+def _end_with_agent() -> None:
+    """Lets the kernel end this process and its children when the agent's end of a pipe closes."""
+    with contextlib.suppress(PermissionError):
+        os.setsid()
+    parent = multiprocessing.process.parent_process()
+    if parent is None:
+        raise PlaceError("a trial process must be started by an agent")
+    sentinel = int(parent.sentinel)
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(sentinel, fcntl.F_SETOWN, -os.getpid())
+    flags = fcntl.fcntl(sentinel, fcntl.F_GETFL)
+    fcntl.fcntl(sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+    if select.select([sentinel], [], [], 0)[0]:
+        # It closed before the kernel was asked to tell.
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _output_to(log: pathlib.Path) -> Iterator[None]:
+    """What the study prints, also from native code, goes to ``log``."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
