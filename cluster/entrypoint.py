@@ -12,7 +12,6 @@ from hpo.engines.base import load_engine
 from hpo.errors import TuneFleetError, UsageError
 from hpo.run import Run
 
-
 _DEFECT = 70
 
 

@@ -137,6 +137,11 @@ def locate(data_dir: pathlib.Path | None = None) -> tuple[pathlib.Path, ...]:
     Downloads them where no place has them. Raises DataError that names every place looked
     at, or, where a folder was given, what that folder lacks.
     """
+    return locate_here(data_dir) or _download(keras_folder())
+
+
+def locate_here(data_dir: pathlib.Path | None = None) -> tuple[pathlib.Path, ...] | None:
+    """The same without a download: None where no place has the files."""
     if given := _given(data_dir):
         found, lack = _search(given)
         if lack:
@@ -149,7 +154,7 @@ def locate(data_dir: pathlib.Path | None = None) -> tuple[pathlib.Path, ...]:
         found, lack = _search(folder)
         if not lack:
             return found
-    return _download(keras_folder())
+    return None
 
 
 def keras_folder() -> pathlib.Path:

@@ -50,6 +50,7 @@ CREATE TABLE attempts (
     asked_seq INTEGER NOT NULL, ended_seq INTEGER, fence INTEGER NOT NULL, lost INTEGER NOT NULL,
     PRIMARY KEY (trial_id, attempt)
 ) WITHOUT ROWID;
+CREATE INDEX attempts_by_fence ON attempts (fence);
 CREATE TABLE reports (
     trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL,
     metrics TEXT NOT NULL, PRIMARY KEY (trial_id, attempt, step)
@@ -236,10 +237,23 @@ class LedgerReader:
 
     def attempts(self, history: bool = True) -> Iterator[Attempt]:
         """Every attempt, by trial and number; without ``history`` the reports are not read."""
-        columns = ", ".join(_ATTEMPT)
-        for row in self._rows(f"SELECT {columns} FROM attempts ORDER BY asked_seq, attempt"):
-            fields = dict(zip(_ATTEMPT, row, strict=True))
-            yield _attempt(fields, self.history(row[0], row[1]) if history else ())
+        for fields in self._attempts("ORDER BY asked_seq, attempt"):
+            key = (fields["trial_id"], fields["attempt"])
+            yield _attempt(fields, self.history(*key) if history else ())
+
+    def granted(self, after: int, among: Iterable[int] = ()) -> list[Attempt]:
+        """The attempts handed out after fencing number ``after``, and those under ``among``.
+
+        In the order of the grants, without reports; found without a look at the others.
+        """
+        numbers = list(among)
+        marks = ", ".join("?" * len(numbers))
+        rest = f"WHERE fence > ? OR fence IN ({marks}) ORDER BY fence"
+        return [_attempt(fields, ()) for fields in self._attempts(rest, (after, *numbers))]
+
+    def waiting(self) -> list[str]:
+        """The trials with an attempt that was not handed out yet."""
+        return [row[0] for row in self._rows("SELECT trial_id FROM attempts WHERE fence = 0")]
 
     def records(self) -> list[TrialRecord]:
         """The records of every attempt, with their histories."""
@@ -250,6 +264,12 @@ class LedgerReader:
         query = "SELECT step, metrics FROM reports WHERE trial_id = ? AND attempt = ? ORDER BY step"
         rows = self._rows(query, (trial_id, attempt))
         return tuple(Report(step, _metrics(json.loads(metrics))) for step, metrics in rows)
+
+    def last_report(self, trial_id: str, attempt: int) -> Report | None:
+        """The latest step of one attempt."""
+        query = "SELECT step, metrics FROM reports WHERE trial_id = ? AND attempt = ?"
+        rows = self._rows(query + " ORDER BY step DESC LIMIT 1", (trial_id, attempt))
+        return Report(rows[0][0], _metrics(json.loads(rows[0][1]))) if rows else None
 
     def workers(self) -> list[WorkerRow]:
         """Every worker that ever joined."""
@@ -267,6 +287,11 @@ class LedgerReader:
         """The latest session."""
         number: int | None = self._rows("SELECT max(session) FROM sessions")[0][0]
         return number
+
+    def _attempts(self, rest: str, values: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
+        """The rows of attempts that the ``rest`` of a query selects, by column."""
+        rows = self._rows(f"SELECT {', '.join(_ATTEMPT)} FROM attempts {rest}", values)
+        return (dict(zip(_ATTEMPT, row, strict=True)) for row in rows)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with _failing_well(pathlib.Path(FILE)):

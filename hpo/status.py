@@ -17,13 +17,16 @@ RUNNING, DONE, STOPPED, FAILED = "RUNNING", "DONE", "STOPPED", "FAILED"
 def status_of(run: Run) -> dict[str, Any]:
     """The object that ``status --json`` prints."""
     # Asked before the ledger is read: a chief that leaves in between has written its end.
-    alive = run.chief_lives or run.supervised
+    locked, supervised = run.chief_lives, run.supervised
     reader = run.reader()
     try:
         attempts = [attempt.record for attempt in reader.attempts(history=False)]
         workers, sessions = reader.workers(), reader.sessions()
     finally:
         reader.close()
+    # Whoever notes the winner's test figures after the end holds the lock for a moment too.
+    serving = locked and not (sessions and sessions[-1]["ended_at"])
+    alive = serving or supervised
     latest = list({record.trial_id: record for record in attempts}.values())
     counts = collections.Counter(record.state for record in latest)
     best = best_of(run, latest)
@@ -44,15 +47,18 @@ def status_of(run: Run) -> dict[str, Any]:
         "best": best and {"trial_id": best.trial_id, "value": best.value, "params": best.params},
         "elapsed_s": round(_elapsed(sessions, alive), 3),
         "utilization": _utilization(attempts, workers, sessions, alive),
-        "chief": _chief(sessions, run.chief_lives),
-        "workers": _live_workers(workers, latest) if run.chief_lives else [],
+        "chief": _chief(sessions, serving),
+        "workers": _live_workers(workers, latest) if serving else [],
     }
 
 
 def best_of(run: Run, records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The completed trial with the best value, the earliest of equals."""
+    """The completed trial with the best value; of equals the one that ended first.
+
+    Its weights are the ones that were kept.
+    """
     best: TrialRecord | None = None
-    for record in records:
+    for record in sorted(records, key=lambda record: record.ended_seq or 0):
         if record.state is TrialState.COMPLETED and record.value is not None:
             than = best.value if best else None
             if run.study.direction.better(record.value, than):
@@ -97,8 +103,8 @@ def _utilization(
     return round(min(1.0, busy / present), 4) if present else None
 
 
-def _chief(sessions: Sequence[dict[str, Any]], lives: bool) -> dict[str, Any]:
-    last = sessions[-1] if sessions and lives else {}
+def _chief(sessions: Sequence[dict[str, Any]], serving: bool) -> dict[str, Any]:
+    last = sessions[-1] if sessions and serving else {}
     return {name: last.get(name) for name in ("host", "pid", "address")}
 
 

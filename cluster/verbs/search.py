@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import shutil
 
 from cluster.devices import gpus_here, share
 from cluster.plan import plan
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
 from hpo import env
 from hpo.engines.base import check_supported, load_engine
-from hpo.errors import RunError, UsageError
+from hpo.errors import RunError, TuneFleetError, UsageError
 from hpo.ledger import LedgerWriter
 from hpo.registry import PRUNERS, SAMPLERS, suggest
 from hpo.run import Run, SearchRequest, check_id, create_run, list_runs, new_id, open_run
@@ -28,15 +29,15 @@ def run(args: argparse.Namespace) -> int:
         return _work(args, role, path)
     request = _request(args, path)
     spec = ClusterSpec.from_options(args, workers=DEFAULT_WORKERS)
-    found = _existing(args, request)
-    if found is None:
-        # Whatever is wrong with the place is said before a study is read for seconds.
-        share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
-        found = _create(args, request, path, spec)
-    print(f"run {found.id}", flush=True)
-    if role:
-        return load_engine(request.engine).lead(found, role)
-    return _search(found, spec, args.debug)
+    found = _existing(args, request) or _create(args, request, path, spec)
+    try:
+        if role:
+            print(f"run {found.id}", flush=True)
+            return load_engine(request.engine).lead(found, role)
+        return _search(found, spec, args.debug)
+    except TuneFleetError:
+        _forget_if_never_begun(found)
+        raise
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -44,7 +45,6 @@ def resume(args: argparse.Namespace) -> int:
     found = open_run(args.runs, args.run)
     if args.trials is not None and not found.supervised:
         found = _with_trials(found, args.trials)
-    print(f"run {found.id}", flush=True)
     return _search(found, ClusterSpec.from_options(args, workers=found.workers), args.debug)
 
 
@@ -90,6 +90,8 @@ def _create(
 ) -> Run:
     from hpo.probe import read_study
 
+    # What is wrong with the place is said before a study is read for seconds.
+    share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
     variables = {env.DATA_DIR: str(spec.data_dir)} if spec.data_dir else {}
     study: Study = read_study(path, {**os.environ, **variables}, args.debug)
     sampler = SAMPLERS.load(request.sampler)
@@ -100,6 +102,17 @@ def _create(
         "workers": spec.workers,
     }
     return create_run(args.runs, args.id or new_id(study), request, study, path, meta)
+
+
+def _forget_if_never_begun(found: Run) -> None:
+    """A run whose chief was refused before it served leaves nothing behind."""
+    reader = found.reader()
+    try:
+        begun = bool(reader.sessions())
+    finally:
+        reader.close()
+    if not begun:
+        shutil.rmtree(found.folder, ignore_errors=True)
 
 
 def _with_trials(found: Run, text: str) -> Run:
@@ -122,6 +135,7 @@ def _search(found: Run, spec: ClusterSpec, debug: bool) -> int:
     from cluster.launchers import local
     from cluster.progress import Progress, summary
 
+    print(f"run {found.id}", flush=True)
     if found.supervised or found.chief_lives:
         from cluster.verbs.reading import follow
 

@@ -1,0 +1,55 @@
+# Two commands: `make demo` and `make test`. Both set up everything they need, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Data that `make data` had to unpack beside the checkout.
+ifneq ($(wildcard .data/fashion-mnist),)
+export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
+endif
+
+.PHONY: demo test lint data lock protos bench clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.runtime: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+data: $(VENV)/.runtime
+	sh tools/get_data.sh $(BIN)/python
+
+# The main job, small: real Fashion-MNIST, a chief and two workers, a few minutes.
+demo: data
+	$(BIN)/python launch.py run cnn-dropout --id demo --seed 7 --workers 2 \
+	    --trials 8 --epochs 4 --train-examples 12000
+
+test: $(VENV)/.dev data
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# What takes long, or compares with others: see benchmarks/README.md.
+bench: $(VENV)/.dev data
+	$(BIN)/python benchmarks/ledger_growth.py
+	$(BIN)/python benchmarks/stock_keras_tuner.py
+
+lock:
+	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
+	for name in requirements requirements-gpu requirements-dev; do \
+	    $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	        --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+	        $$name.in -o $$name.txt; done
+
+protos: $(VENV)/.dev
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
+	    hpo/engines/keras_tuner/fleet.proto
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

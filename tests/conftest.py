@@ -1,0 +1,39 @@
+"""Fixtures for runs of the real command line."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.live import LiveRun
+
+
+@pytest.fixture
+def start(tmp_path: pathlib.Path) -> Iterator[Callable[..., LiveRun]]:
+    """Starts runs that are ended, with all their processes, when the test is."""
+    started: list[LiveRun] = []
+
+    def begin(run_id: str, *arguments: str, env: dict[str, str] | None = None) -> LiveRun:
+        started.append(LiveRun(tmp_path / "runs", run_id, *arguments, env=env))
+        return started[-1]
+
+    yield begin
+    for run in started:
+        run.end()
+
+
+@pytest.fixture
+def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A file system of two megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    options = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    subprocess.run(["mount", *options], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

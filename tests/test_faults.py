@@ -1,0 +1,175 @@
+"""Processes that are killed, paused or asked to stop in the middle of a search."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from tests.live import STUDIES, LiveRun, launch, points, wait_until
+
+SLOW = ("run", str(STUDIES / "slow.py"), "--seed", "1")
+Start = Callable[..., LiveRun]
+
+
+def slow(start: Start, *options: str, trials: int = 6, lease: str = "5") -> LiveRun:
+    """A search of a few seconds, in whose middle things can happen."""
+    return start("slow", *SLOW, "--id", "slow", "--trials", str(trials), "--lease", lease, *options)
+
+
+def completed_once(run: LiveRun) -> list[dict[str, object]]:
+    """All attempts, after checking that no trial completed twice or ran on after completing."""
+    rows: list[dict[str, object]] = run.read("trials")
+    by_trial: dict[object, list[object]] = {}
+    for row in rows:
+        by_trial.setdefault(row["trial_id"], []).append(row["state"])
+    for states in by_trial.values():
+        assert states[-1] == "COMPLETED"
+        assert states.count("COMPLETED") == 1
+    return rows
+
+
+def test_a_killed_worker_costs_an_attempt_and_leaves_no_ghost(start: Start) -> None:
+    run = slow(start)
+    worker = run.busy_worker()
+    own = _descendants(worker["pid"], set(run.processes()))
+    assert own, "a fork server and a trial process"
+    os.kill(worker["pid"], signal.SIGKILL)
+    wait_until(lambda: not _alive(own), "the trial process is gone", timeout=1.0)
+    status, out, err = run.wait()
+    assert status == 0, out + err
+    rows = completed_once(run)
+    lost = [row for row in rows if row["failure"] == "PREEMPTED"]
+    assert [row["trial_id"] for row in lost] == [worker["trial_id"]]
+    assert len(points(rows)) == 6
+    assert run.processes() == []
+
+
+def test_a_killed_chief_comes_back_and_forgets_nothing(start: Start) -> None:
+    run = slow(start, trials=8)
+    run.busy_worker()
+    wait_until(lambda: (run.status() or {})["trials"]["completed"], "a completed trial")
+    for _ in range(3):
+        chief = wait_until(lambda: (run.status() or {})["chief"]["pid"], "a chief")
+        os.kill(chief, signal.SIGKILL)
+        wait_until(lambda c=chief: (run.status() or {})["chief"]["pid"] not in (None, c), "another")
+    status, out, err = run.wait()
+    assert status == 0, out + err
+    rows = completed_once(run)
+    assert len(points(rows)) == 8
+    # Workers kept their trials while the chief was away.
+    assert all(row["failure"] is None for row in rows)
+
+
+def test_nothing_outlives_a_killed_run_and_resume_goes_on(start: Start) -> None:
+    run = slow(start, trials=5)
+    run.busy_worker()
+    run.process.kill()
+    run.process.wait()
+    wait_until(lambda: run.processes() == [], "nothing is left", timeout=15)
+    status = run.status()
+    assert status is not None
+    assert status["state"] == "STOPPED"
+    done_before = [row for row in run.read("trials") if row["state"] == "COMPLETED"]
+    resumed = launch("resume", "slow", "--runs", str(run.runs))
+    assert resumed.returncode == 0, resumed.stderr
+    rows = completed_once(run)
+    assert len(points(rows)) == 5
+    assert [row for row in rows if row in done_before] == done_before
+
+
+def test_one_interrupt_lets_running_trials_end(start: Start) -> None:
+    run = slow(start, trials=30)
+    run.busy_worker()
+    run.process.send_signal(signal.SIGINT)
+    status, _, _ = run.wait()
+    assert status == 130
+    rows = run.read("trials")
+    assert {row["state"] for row in rows} == {"COMPLETED"}
+    assert run.processes() == []
+    assert (run.status() or {})["state"] == "STOPPED"
+
+
+def test_two_interrupts_put_running_trials_back(start: Start) -> None:
+    run = start("slow", *SLOW, "--id", "slow", "--trials", "4", env={"SLOW_STEPS": "300"})
+    run.busy_worker()
+    run.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    run.process.send_signal(signal.SIGINT)
+    status, _, _ = run.wait(timeout=30)
+    assert status == 130
+    assert run.processes() == []
+    counts = (run.status() or {})["trials"]
+    assert counts["waiting"] >= 1
+    assert counts["failed"] == counts["running"] == 0
+
+
+def test_stop_drains_and_the_same_request_resumes(start: Start) -> None:
+    run = slow(start, trials=6)
+    run.busy_worker()
+    stopped = launch("stop", "slow", "--runs", str(run.runs))
+    assert stopped.returncode == 0, stopped.stderr
+    assert run.wait()[0] == 75
+    assert (run.status() or {})["state"] == "STOPPED"
+    again = launch(*SLOW, "--id", "slow", "--trials", "6", "--runs", str(run.runs))
+    assert again.returncode == 0, again.stderr
+    assert len(points(completed_once(run))) == 6
+
+
+def test_a_paused_worker_learns_that_its_trial_was_given_away(start: Start) -> None:
+    run = slow(start, trials=6, lease="2")
+    worker = run.busy_worker()
+    os.kill(worker["pid"], signal.SIGSTOP)
+    lost = wait_until(
+        lambda: [row for row in run.read("trials") if row["failure"] == "PREEMPTED"],
+        "the lease has run out",
+    )
+    assert lost[0]["trial_id"] == worker["trial_id"]
+    os.kill(worker["pid"], signal.SIGCONT)
+    status, out, err = run.wait()
+    assert status == 0, out + err
+    assert len(points(completed_once(run))) == 6
+
+
+def test_grid_is_exact_whatever_dies(start: Start) -> None:
+    study = str(STUDIES / "small_grid.py")
+    run = start("grid", "run", study, "--id", "grid", "--sampler", "grid", "--workers", "3")
+    wait_until(lambda: (run.status() or {"workers": []})["workers"], "workers")
+    deadline = time.monotonic() + 6
+    while run.process.poll() is None and time.monotonic() < deadline:
+        status = run.status() or {}
+        victims = [w["pid"] for w in status["workers"] if w["trial_id"]][:1]
+        for pid in [*victims, status["chief"]["pid"]]:
+            if pid:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+        time.sleep(0.7)
+    status, out, err = run.wait()
+    assert status == 0, out + err
+    rows = completed_once(run)
+    assert len(points(rows)) == 12
+    assert len({point for _, point in points(rows)}) == 12
+
+
+def _descendants(pid: int, among: set[int]) -> set[int]:
+    """The processes that an agent started, directly or through its fork server."""
+    return {p for p in among if p != pid and _parents(p) & {pid}}
+
+
+def _parents(pid: int) -> set[int]:
+    found: set[int] = set()
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+        found.add(pid)
+    return found
+
+
+def _alive(pids: set[int]) -> list[int]:
+    return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
