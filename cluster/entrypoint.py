@@ -15,11 +15,15 @@ from hpo.run import Run
 _DEFECT = 70
 
 
+def set_up_logging() -> None:
+    """Events go to standard error, dated."""
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form)
+
+
 def main(engine_name: str, what: str) -> int:
     """Leads the run in the folder ``what``, or works on the study in the file ``what``."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    set_up_logging()
     try:
         role = env.role()
         if role is None:

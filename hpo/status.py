@@ -52,6 +52,11 @@ def status_of(run: Run) -> dict[str, Any]:
     }
 
 
+def is_live(run: Run) -> bool:
+    """Whether some process leads the run now, or is about to."""
+    return run.chief_lives or run.supervised
+
+
 def best_of(run: Run, records: Sequence[TrialRecord]) -> TrialRecord | None:
     """The completed trial with the best value; of equals the one that ended first.
 

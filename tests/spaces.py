@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +24,7 @@ NAMES = [
 DEEPEST = 3
 
 
+@functools.cache
 def ints(name: str, widest: int = 10**6) -> st.SearchStrategy[Parameter]:
     """Integers of every sampling, with and without a step, up to ``widest`` levels."""
     low, width = st.integers(-50, 50), st.integers(0, widest)
@@ -34,6 +37,7 @@ def ints(name: str, widest: int = 10**6) -> st.SearchStrategy[Parameter]:
     ).flatmap(lambda p: _with_default(p, may_lack=True))
 
 
+@functools.cache
 def stepped_floats(name: str, most: int = 300) -> st.SearchStrategy[Parameter]:
     """Floats with a step, up to ``most`` levels; not every upper end lies on the lattice."""
     tens = st.sampled_from([0.001, 0.01, 0.1, 0.25, 1.0])
@@ -46,6 +50,7 @@ def stepped_floats(name: str, most: int = 300) -> st.SearchStrategy[Parameter]:
     ).flatmap(_with_default)
 
 
+@functools.cache
 def free_floats(name: str) -> st.SearchStrategy[Parameter]:
     """Floats without a step, of every sampling."""
     low, width = st.floats(1e-6, 1e3), st.floats(0.0, 1e4)
@@ -57,6 +62,7 @@ def free_floats(name: str) -> st.SearchStrategy[Parameter]:
     )
 
 
+@functools.cache
 def choices(name: str, most: int = 4) -> st.SearchStrategy[Parameter]:
     """Choices of words, integers or floats, in any order."""
     word, number = st.text(max_size=3), st.integers(-9, 9)
@@ -77,17 +83,20 @@ def choices(name: str, most: int = 4) -> st.SearchStrategy[Parameter]:
     ).flatmap(_with_default)
 
 
+@functools.cache
 def booleans(name: str) -> st.SearchStrategy[Parameter]:
     """A yes or no, with either default."""
     return st.booleans().map(lambda default: Parameter(name, Kind.BOOLEAN, default))
 
 
+@functools.cache
 def fixed(name: str) -> st.SearchStrategy[Parameter]:
     """A value that nobody tunes."""
     value = st.one_of(st.booleans(), st.integers(-9, 9), st.sampled_from([0.5, "relu"]))
     return value.map(lambda v: Parameter(name, Kind.FIXED, v))
 
 
+@functools.cache
 def parameters(name: str, finite: bool = False) -> st.SearchStrategy[Parameter]:
     """Any parameter; with ``finite`` one of at most three levels or so."""
     if finite:
@@ -113,7 +122,8 @@ class _Builder:
     def __init__(self, draw: Any, finite: bool) -> None:
         self._draw = draw
         self._finite = finite
-        self._names = iter(draw(st.permutations(NAMES)))
+        first = draw(st.integers(0, len(NAMES) - 1))
+        self._names = itertools.islice(itertools.cycle(NAMES), first, first + len(NAMES))
         self._most = 6 if finite else 10
         self.made: list[Parameter] = []
 
@@ -125,8 +135,8 @@ class _Builder:
                     self._branches(parent, depth + 1)
 
     def _declare(self, name: str, conditions: tuple[Condition, ...]) -> Parameter:
-        drawn = self._draw(parameters(name, self._finite))
-        return self._add(drawn, conditions)
+        drawn = self._draw(parameters("", self._finite))
+        return self._add(dataclasses.replace(drawn, name=name), conditions)
 
     def _add(self, parameter: Parameter, conditions: tuple[Condition, ...]) -> Parameter:
         own = dataclasses.replace(parameter, conditions=conditions)

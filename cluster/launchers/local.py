@@ -21,8 +21,10 @@ _POLL_S = 0.1
 _SHOW_S = 0.5
 _START_S = 60.0
 _LEAVE_S = 15.0
-# So many deaths of one process in so short a time will not be mended by another start.
+# So many deaths of one process in so short a time will not be mended by another start,
+# unless somebody else sent them: a process cannot help being killed.
 _DEATHS, _DEATHS_WITHIN_S = 5, 20.0
+_SENT_BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
 # The chief's own verdicts: done, nothing completed, refused, its place failed, drained.
 _FINAL = (0, 1, 2, 3, 75)
 
@@ -81,8 +83,10 @@ class _Process:
     popen: subprocess.Popen[bytes]
     deaths: collections.deque[float]
 
-    def died_too_often(self) -> bool:
-        """Notes a death; True where another start would not help."""
+    def died_too_often(self, status: int) -> bool:
+        """Notes a death with ``status``; True where another start would not help."""
+        if status in _SENT_BY_OTHERS:
+            return False
         now = time.monotonic()
         self.deaths.append(now)
         recent = [moment for moment in self.deaths if now - moment < _DEATHS_WITHIN_S]
@@ -136,7 +140,7 @@ class _Supervisor:
             raise _last_words(chief, status)
         if status in _FINAL:
             return status
-        if chief.died_too_often():
+        if chief.died_too_often(status):
             raise PlaceError(
                 f"the chief died {_DEATHS} times in a row (last status {status}): "
                 f"see {chief.plan.log}"
@@ -151,7 +155,7 @@ class _Supervisor:
             if status is None or status in (0, 75):
                 # Those that left were told to by the chief, which is about to leave too.
                 continue
-            if worker.died_too_often():
+            if worker.died_too_often(status):
                 raise PlaceError(
                     f"{worker.plan.role} died {_DEATHS} times in a row (last status {status}): "
                     f"see {worker.plan.log}"

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 
 from cluster.devices import gpus_here, share
+from cluster.entrypoint import set_up_logging
 from cluster.plan import plan
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
 from hpo import env
@@ -24,6 +25,8 @@ DEFAULT_LEASE_S = 30.0
 def run(args: argparse.Namespace) -> int:
     """Searches here; or, with KerasTuner's variables set, is one process of a search."""
     role = env.role()
+    if role:
+        set_up_logging()
     path = find_study(args.study)
     if role and not role.is_chief:
         return _work(args, role, path)
@@ -130,10 +133,9 @@ def _with_trials(found: Run, text: str) -> Run:
 
 def _search(found: Run, spec: ClusterSpec, debug: bool) -> int:
     """Leads a run to its end from here, or follows it where another process already does."""
-    from hpo.winner import remember_test
-
     from cluster.launchers import local
     from cluster.progress import Progress, summary
+    from hpo.winner import remember_test
 
     print(f"run {found.id}", flush=True)
     if found.supervised or found.chief_lives:
@@ -149,9 +151,8 @@ def _search(found: Run, spec: ClusterSpec, debug: bool) -> int:
         progress.update()
     finally:
         progress.close()
-    if status == 0:
-        remember_test(found, {**os.environ, **job.variables}, debug)
-    summary(found)
+    environ = {**os.environ, **job.variables}
+    summary(found, remember_test(found, environ, debug) if status == 0 else None)
     return status
 
 

@@ -12,7 +12,6 @@ from hpo.space import SearchSpace
 from hpo.study import Study
 from hpo.trial import Params, TrialRecord
 
-
 DEFAULT_TRIALS = 10
 
 

@@ -108,7 +108,10 @@ class Chief:
         self._notify()
 
     async def serve(self, address: str) -> int:
-        """Leads the search to its end under ``address``; answers the exit status."""
+        """Leads the search to its end under ``address``; answers the exit status.
+
+        Raises the error of whatever failed that the chief cannot do without.
+        """
         now = self.clock.wall()
         self.ledger.begin_session(socket.gethostname(), os.getpid(), address, now)
         log.info("serving run %s at %s", self.run.id, address)
@@ -116,6 +119,8 @@ class Chief:
         while not self._may_leave():
             await self.something_changed(_TICK_S)
             await self.apply(lambda coordinator: coordinator.tick())
+        if self._failure:
+            raise self._failure
         status = self._exit_status()
         log.info("leaving with exit status %d", status)
         return status
@@ -135,8 +140,6 @@ class Chief:
         return self.coordinator.over and not self.coordinator.workers
 
     def _exit_status(self) -> int:
-        if self._failure:
-            return self._failure.exit_status
         if self.coordinator.work_left:
             return 75
         return 0 if self.coordinator.count(TrialState.COMPLETED) else 1

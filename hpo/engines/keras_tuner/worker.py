@@ -39,6 +39,8 @@ log = logging.getLogger("tunefleet.worker")
 _LOOK_S = 0.1
 _EXIT_DRAINED = 75
 _EXIT_GONE = 3
+# As a shell says it: ended by SIGTERM. `run` replaces such a worker, and no drained one.
+_EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class Worker:
@@ -93,7 +95,7 @@ class Worker:
             except UnknownError:
                 log.info("the lease had run out, joining again")
                 self._join()
-        return _EXIT_DRAINED
+        return _EXIT_TERMINATED if os.environ.get(env.SUPERVISED) else _EXIT_DRAINED
 
     def _run_trial(self, granted: Granted, terms: Terms, scratch: pathlib.Path) -> None:
         log.info("trial %s, attempt %d: %s", granted.trial_id, granted.attempt, granted.params)
@@ -127,7 +129,7 @@ class Worker:
 
     def _tell_end(self, granted: Granted, outcome: Outcome, log_file: pathlib.Path) -> None:
         """Everything that belongs to the trial goes to the chief before its end does."""
-        if log_file.exists():
+        if log_file.exists() and log_file.stat().st_size:
             self._client.send_log(granted, log_file.read_bytes())
         if outcome.weights:
             self._client.send_weights(granted, outcome.weights)

@@ -1,0 +1,38 @@
+"""The verb that opens TensorBoard."""
+
+from __future__ import annotations
+
+import argparse
+
+from hpo.errors import PlaceError, UsageError
+from hpo.run import Run, open_run
+
+
+def tensorboard(args: argparse.Namespace) -> int:
+    """Serves the runs' HParams until Ctrl-C."""
+    from hpo.tensorboard_server import serve
+
+    runs = [open_run(args.runs, run_id) for run_id in args.run]
+    _check_alike(runs)
+    with serve({run.id: run.tensorboard for run in runs}, args.host, args.port) as server:
+        try:
+            print(f"{server.url}\nCtrl-C ends it", flush=True)
+            status = server.wait()
+        except KeyboardInterrupt:
+            return 0
+    raise PlaceError(f"TensorBoard ended by itself with status {status}: start it again")
+
+
+def _check_alike(runs: list[Run]) -> None:
+    """Raises UsageError for runs that one table would show wrongly.
+
+    Its columns are those of one run: what another run has besides would be left out in
+    silence, which is worse than two tables.
+    """
+    first, *others = runs
+    for run in others:
+        if (run.study.space, run.study.objective) != (first.study.space, first.study.objective):
+            raise UsageError(
+                f"runs {first.id} and {run.id} differ in their space or their objective, and one "
+                "table has the columns of one: open each by itself, the second with another --port"
+            )
