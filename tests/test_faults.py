@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
-from tests.live import STUDIES, LiveRun, launch, points, wait_until
+from tests.live import ROOT, STUDIES, LiveRun, launch, points, processes_of, wait_until
 
 SLOW = ("run", str(STUDIES / "slow.py"), "--seed", "1")
 Start = Callable[..., LiveRun]
@@ -152,6 +157,43 @@ def test_grid_is_exact_whatever_dies(start: Start) -> None:
     rows = completed_once(run)
     assert len(points(rows)) == 12
     assert len({point for _, point in points(rows)}) == 12
+
+
+def test_a_disk_that_fills_up_stops_the_search_and_costs_no_result(
+    small_disk: pathlib.Path,
+) -> None:
+    runs = small_disk / "runs"
+    command = (*SLOW, "--id", "slow", "--trials", "8", "--runs", str(runs))
+    process = subprocess.Popen(
+        [sys.executable, "launch.py", *command],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def completed() -> list[dict[str, object]]:
+        done = launch("trials", "slow", "--json", "--runs", str(runs))
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        return [row for row in rows if row["state"] == "COMPLETED"]
+
+    wait_until(completed, "a completed trial")
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"0" * 512)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert err.count("\n") == 1, err
+    assert "full" in err
+    wait_until(lambda: processes_of(str(runs)) == [], "nothing is left", timeout=2)
+    ballast.unlink()
+    before = completed()
+    resumed = launch("resume", "slow", "--runs", str(runs))
+    assert resumed.returncode == 0, resumed.stderr
+    after = completed()
+    assert [row for row in after if row in before] == before
+    assert len(points(after)) == len(after) == 8
 
 
 def _descendants(pid: int, among: set[int]) -> set[int]:

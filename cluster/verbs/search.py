@@ -94,6 +94,7 @@ def _create(
     from hpo.probe import read_study
 
     # What is wrong with the place is said before a study is read for seconds.
+    load_engine(request.engine).check_host(spec.host)
     share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
     variables = {env.DATA_DIR: str(spec.data_dir)} if spec.data_dir else {}
     study: Study = read_study(path, {**os.environ, **variables}, args.debug)

@@ -21,6 +21,10 @@ class Engine(abc.ABC):
     pruners: ClassVar[Sequence[str]]
 
     @abc.abstractmethod
+    def check_host(self, host: str) -> None:
+        """Raises UsageError where the leader could not serve safely at ``host``."""
+
+    @abc.abstractmethod
     def roles(self, workers: int) -> list[str]:
         """The ids of the processes of a search with ``workers`` workers, the leader first."""
 

@@ -19,6 +19,14 @@ class KerasTunerEngine(Engine):
     samplers = tuple(SAMPLERS)
     pruners = ("none",)
 
+    def check_host(self, host: str) -> None:
+        """The chief has no TLS yet, so its token would cross a network in the clear."""
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            raise UsageError(
+                f"the chief cannot serve at {host}: it has no TLS yet, so only loopback "
+                "(127.0.0.1) is safe"
+            )
+
     def roles(self, workers: int) -> list[str]:
         """The chief's id and the workers' ids."""
         return [env.CHIEF_ID, *(f"worker-{number}" for number in range(workers))]
@@ -27,6 +35,7 @@ class KerasTunerEngine(Engine):
         """Is the chief of ``run`` until its search is over."""
         from hpo.engines.keras_tuner.lead import lead
 
+        self.check_host(role.host)
         return asyncio.run(lead(run, role))
 
     def work(self, role: env.Role, token_file: pathlib.Path, study_file: pathlib.Path) -> int:
