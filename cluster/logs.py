@@ -22,12 +22,14 @@ _CHUNK = 1 << 16
 class Log:
     """A log's file; ``absent`` says why there may be none.
 
-    A ``whole`` log does not grow any more; then ``error`` is what the attempt failed with.
+    That of a process grows. A trial's arrives as a whole, and is all there is to come once
+    the attempt is ``over``; ``error`` is what it failed with.
     """
 
     path: pathlib.Path
     absent: str
-    whole: bool = False
+    grows: bool = False
+    over: bool = False
     error: str = ""
 
 
@@ -48,6 +50,7 @@ def find_log(run: Run, name: str) -> Log:
             run.logs / f"{name}.log",
             f"{name} of run {run.id} has no log here: it has not started, or was started by hand "
             "and writes where that was done",
+            grows=True,
         )
     near = suggest(name, roles)
     if trials and not near.startswith("did"):
@@ -68,11 +71,11 @@ def _of_trial(run: Run, record: TrialRecord) -> Log:
     else:
         absent = f"{what} printed nothing"
     path = run.trial_log(record.trial_id, record.attempt)
-    return Log(path, absent, record.state.ended, record.error or "")
+    return Log(path, absent, over=record.state.ended, error=record.error or "")
 
 
 def show(run: Run, name: str, follow: bool) -> None:
-    """Copies a log to standard output; with ``follow`` until it is whole or the run ends.
+    """Copies a log to standard output; with ``follow`` as it comes, until the run ends.
 
     A failed trial's error follows its log. Raises RunError, saying why, where there is no
     log yet.
@@ -80,7 +83,7 @@ def show(run: Run, name: str, follow: bool) -> None:
     log = _wait_for(run, name) if follow else find_log(run, name)
     if log.path.is_file():
         _copy(run, log, follow)
-    elif not log.whole:
+    elif not log.over:
         raise RunError(log.absent)
     else:
         print(f"launch.py: {log.absent}", file=sys.stderr)
@@ -93,7 +96,7 @@ def _wait_for(run: Run, name: str) -> Log:
     while True:
         live = is_live(run)
         log = find_log(run, name)
-        if not live or log.whole or log.path.is_file():
+        if not live or log.over or (log.grows and log.path.is_file()):
             return log
         time.sleep(_LOOK_S)
 
@@ -102,10 +105,10 @@ def _copy(run: Run, log: Log, follow: bool) -> None:
     with log.path.open("rb") as file:
         while True:
             # Asked before the file is read, so that the last words are not missed.
-            grows = follow and not log.whole and is_live(run)
+            goes_on = follow and log.grows and is_live(run)
             while chunk := file.read(_CHUNK):
                 sys.stdout.buffer.write(chunk)
             sys.stdout.buffer.flush()
-            if not grows:
+            if not goes_on:
                 return
             time.sleep(_LOOK_S)

@@ -411,7 +411,11 @@ class Coordinator:
             self._fence = max(self._fence, attempt.fence)
             self._seq = max(self._seq, attempt.record.asked_seq, attempt.record.ended_seq or 0)
         self._created = len(latest)
-        for attempt in latest.values():
+        # In the order of their ends, so that of equal values the same one is the best again;
+        # and with what was lost ahead of what was never tried.
+        for attempt in sorted(
+            latest.values(), key=lambda a: (a.record.ended_seq or 0, -a.record.attempt)
+        ):
             self._restore_latest(attempt)
 
     def _restore_latest(self, attempt: Attempt) -> None:

@@ -155,8 +155,10 @@ class Parameter:
             return type(value) is int and low <= value <= high
         if self.kind in (Kind.FLOAT, Kind.INT):
             low, high = self._ends
-            native = type(value) is int if self.kind is Kind.INT else type(value) in (int, float)
-            return native and low <= value <= high and self._is_on_lattice(value)
+            if type(value) is not int and (self.kind is Kind.INT or type(value) is not float):
+                return False
+            within = low <= value <= high or self._same(value, low) or self._same(value, high)
+            return within and self._same(value, self._lattice_value(self._nearest_index(value)))
         return any(type(value) is type(level) and value == level for level in self.levels())
 
     def check(self, value: Any) -> None:
@@ -206,11 +208,17 @@ class Parameter:
     def _lattice_count(self) -> int:
         low, high = self._ends
         assert self.step is not None
+        if self.kind is Kind.INT and self.sampling == "linear":
+            return int((high - low) // self.step) + 1
         if self.sampling == "linear":
-            return math.floor((high - low) / self.step + _TOLERANCE) + 1
-        return math.floor(math.log(high / low) / math.log(self.step) + _TOLERANCE) + 1
+            steps = (Decimal(repr(high)) - Decimal(repr(low))) / Decimal(repr(self.step))
+            return math.floor(steps + Decimal(_TOLERANCE)) + 1
+        last = math.floor(math.log(high / low) / math.log(self.step) + _TOLERANCE)
+        # The tolerance makes up for rounding, of which integers have none.
+        beyond = self.kind is Kind.INT and low * self.step**last > high
+        return last if beyond else last + 1
 
-    def _lattice_value(self, index: int) -> Value:
+    def _lattice_value(self, index: int) -> int | float:
         low, high = self._ends
         assert self.step is not None
         # In decimal, so that 0.1 + 2 * 0.1 is the 0.3 that its author sees.
@@ -227,17 +235,20 @@ class Parameter:
         for end in (float(low), float(high)):
             if math.isclose(number, end, rel_tol=_TOLERANCE):
                 return end
-        return number
+        return min(max(number, float(low)), float(high))
 
     def _index(self, value: Value) -> int:
         """Where ``value`` stands among the levels."""
         if not self.numeric:
             return list(self.levels()).index(value)
-        return self._nearest_index(float(value))
+        assert not isinstance(value, str)
+        return self._nearest_index(value)
 
-    def _nearest_index(self, value: float) -> int:
+    def _nearest_index(self, value: int | float) -> int:
         low, high = self._ends
         assert self.step is not None and self.count is not None
+        if self.kind is Kind.INT and self.sampling == "linear":
+            return min(max(int((value - low) // self.step), 0), self.count - 1)
         if self.sampling == "linear":
             index = (value - low) / self.step
         else:
@@ -245,7 +256,11 @@ class Parameter:
             index = math.log(distance / low) / math.log(self.step)
         return min(max(round(index), 0), self.count - 1)
 
-    def _is_on_lattice(self, value: float) -> bool:
-        level = self._lattice_value(self._nearest_index(float(value)))
-        assert not isinstance(level, str)
-        return math.isclose(float(level), float(value), rel_tol=_TOLERANCE, abs_tol=1e-300)
+    def _same(self, one: int | float, other: int | float) -> bool:
+        """Whether two values on the lattice differ by no more than the dust of a computation."""
+        if self.kind is Kind.INT:
+            return one == other
+        assert self.step is not None
+        # Sums leave dust around zero too, where nothing is relatively close.
+        dust = _TOLERANCE * self.step if self.sampling == "linear" else 0.0
+        return math.isclose(one, other, rel_tol=_TOLERANCE, abs_tol=dust)

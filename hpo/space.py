@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from hpo.errors import SpaceError
@@ -162,37 +162,56 @@ class Grid:
             for level in self._levels[start]:
                 yield 1, {**params, parameter.name: level}
         else:
-            yield len(self._levels[start]), params
+            yield self._levels[start].count, params
 
     def _point(self, index: int) -> Params:
         params: Params = {}
         for start, parameter in enumerate(self._parameters):
-            if parameter.name in params or not parameter.active(params):
-                continue
-            for level in self._levels[start]:
-                branch = {**params, parameter.name: level}
-                below = self._count(start + 1, branch)
-                if index < below:
-                    params = branch
-                    break
-                index -= below
+            if parameter.name not in params and parameter.active(params):
+                params[parameter.name], index = self._choice(start, params, index)
         return params
 
+    def _choice(self, start: int, params: Params, index: int) -> tuple[Value, int]:
+        """The parameter's level at the ``index``-th continuation, and the index from there on."""
+        name, levels = self._parameters[start].name, self._levels[start]
+        if name not in self._relevant[start + 1]:
+            position, rest = divmod(index, self._count(start + 1, params))
+            return levels.at(position), rest
+        for level in levels:
+            below = self._count(start + 1, {**params, name: level})
+            if index < below:
+                return level, index
+            index -= below
+        raise IndexError(index)
 
-def _levels_of(parameter: Parameter, given: Sequence[Value] | None) -> Sequence[Value]:
-    """The parameter's levels without repetitions; lazily where there may be many."""
+
+@dataclasses.dataclass(frozen=True)
+class _Levels:
+    """A parameter's levels, made when they are looked at: there may be billions of them."""
+
+    count: int
+    at: Callable[[int], Value]
+
+    def __iter__(self) -> Iterator[Value]:
+        return map(self.at, range(self.count))
+
+
+def _levels_of(parameter: Parameter, given: Sequence[Value] | None) -> _Levels:
+    """The parameter's levels without repetitions."""
+    if given is None and parameter.numeric and parameter.count is not None:
+        return _Levels(parameter.count, parameter.level)
     if given is None:
-        if parameter.kind is Kind.INT and parameter.step in (None, 1) and parameter.count:
-            start = parameter.level(0)
-            assert isinstance(start, int)
-            if parameter.sampling == "linear" or parameter.step is None:
-                return range(start, start + parameter.count)
-        return list(dict.fromkeys(parameter.levels()))
+        return _listed(parameter.levels())
     if isinstance(given, str) or not given:
         raise SpaceError(f"GRID[{parameter.name!r}] must be a list of at least one level")
     for level in given:
         parameter.check(level)
-    return list(dict.fromkeys(given))
+    return _listed(given)
+
+
+def _listed(levels: Iterable[Value]) -> _Levels:
+    distinct = list(dict.fromkeys(levels))
+    return _Levels(len(distinct), distinct.__getitem__)
 
 
 def _check_parents(parameters: Sequence[Parameter]) -> None:

@@ -29,8 +29,8 @@ from tests import spaces
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BELOW_ONE = math.nextafter(1.0, 0.0)
 
-few = settings(max_examples=40, deadline=None)
-some = settings(max_examples=100, deadline=None)
+few = settings(max_examples=400, deadline=None)
+some = settings(max_examples=1000, deadline=None)
 numerics = st.one_of(spaces.ints("n"), spaces.stepped_floats("n"), spaces.free_floats("n"))
 finite_ones = st.one_of(
     spaces.ints("n"),
@@ -211,7 +211,7 @@ def test_a_free_float_stays_within_its_ends_and_reaches_them(
     assert parameter.from_unit(parameter.to_unit(value)) == pytest.approx(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3000, deadline=None)
 @given(parameter=numerics, p=st.floats(0, 1, exclude_max=True))
 def test_a_value_is_kerastuners_wherever_kerastuner_is_right(
     kt: types.ModuleType, parameter: Parameter, p: float

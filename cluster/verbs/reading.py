@@ -133,7 +133,9 @@ def _trial_row(record: TrialRecord, live: bool) -> tuple[str, ...]:
 
 def watch(args: argparse.Namespace) -> int:
     """Follows a run until it ends; answers what the search left with."""
-    return follow(open_run(args.runs, args.run))
+    run = open_run(args.runs, args.run)
+    print(f"run {run.id}", flush=True)
+    return follow(run)
 
 
 def follow(run: Run) -> int:
