@@ -39,6 +39,11 @@ def _read_run(parser: Parser) -> None:
     options.json_output(parser)
 
 
+def _best(parser: Parser) -> None:
+    _read_run(parser)
+    options.data_dir(parser)
+
+
 def _logs(parser: Parser) -> None:
     _one_run(parser)
     parser.add_argument("which", nargs="?", metavar="TRIAL", help="a trial's or a worker's id")
@@ -66,7 +71,7 @@ def _tensorboard(parser: Parser) -> None:
 
 def _check(parser: Parser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a name from studies/, or your file")
-    parser.add_argument("--data-dir", metavar="DIR", help="the data set's files")
+    options.data_dir(parser)
     options.json_output(parser)
 
 
@@ -78,7 +83,7 @@ VERBS = {
     "status": Verb("reading", "where a run stands", _read_run),
     "trials": Verb("reading", "a row for each attempt", _read_run),
     "watch": Verb("reading", "follow a run live", _one_run),
-    "best": Verb("reading", "the winner and its test figures", _read_run),
+    "best": Verb("reading", "the winner and its test figures", _best),
     "logs": Verb("reading", "the chief's, a worker's or a trial's log", _logs),
     "tensorboard": Verb("tensorboard", "open TensorBoard HParams", _tensorboard),
     "check": Verb("checking", "is a study sound, and what is supported", _check),

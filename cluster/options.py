@@ -67,6 +67,11 @@ def json_output(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
+def data_dir(parser: Parser) -> None:
+    """What every verb takes that may load a study's data."""
+    parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="the data set's files")
+
+
 def search(parser: Parser) -> None:
     """What to search."""
     add = parser.add_argument
@@ -91,6 +96,6 @@ def place(parser: Parser) -> None:
         metavar="N",
         help="GPUs for each worker (1 where the host has GPUs)",
     )
-    add("--data-dir", type=pathlib.Path, metavar="DIR", help="the data set's files")
+    data_dir(parser)
     add("--host", default="127.0.0.1", metavar="H", help="the chief's address (127.0.0.1)")
     add("--port", type=number(int, 0, 65535), default=0, metavar="P", help="its port (a free one)")

@@ -39,11 +39,6 @@ class JobPlan:
     roles: tuple[str, ...]
     devices: tuple[Devices, ...]
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """What every process that touches the study's data must have."""
-        return {env.DATA_DIR: str(self.spec.data_dir)} if self.spec.data_dir else {}
-
     def chief(self, port: int) -> ProcessPlan:
         """The chief, at ``port`` (0: a free one)."""
         return self._process(env.Role(self.roles[0], self.spec.host, port), {})
@@ -57,7 +52,7 @@ class JobPlan:
         environment = {**role.to_env(), **variables, "PYTHONPATH": str(ROOT)}
         environment[env.TOKEN_FILE] = str(self.run.token_file.resolve())
         environment[env.SUPERVISED] = "1"
-        environment |= self.variables
+        environment |= env.data_variables(self.spec.data_dir)
         what = self.run.folder if role.is_chief else self.run.study_path()
         command = (
             sys.executable,

@@ -27,5 +27,5 @@ class ClusterSpec:
             gpus_per_worker=options.gpus_per_worker,
             host=options.host,
             port=options.port,
-            data_dir=options.data_dir and options.data_dir.resolve(),
+            data_dir=options.data_dir,
         )

@@ -82,6 +82,11 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> pathlib.Path:
     return pathlib.Path(base) / "tunefleet"
 
 
+def data_variables(data_dir: pathlib.Path | None) -> dict[str, str]:
+    """The variable that tells a child process where the data set's files are, if it is known."""
+    return {DATA_DIR: str(data_dir.resolve())} if data_dir else {}
+
+
 def threads(count: int) -> dict[str, str]:
     """Variables that give a trial process ``count`` threads in every library it uses."""
     text = str(count)

@@ -72,6 +72,11 @@ def from_config(config: Mapping[str, Any]) -> SearchSpace:
     return SearchSpace([_parameter(row["class_name"], row["config"]) for row in config["space"]])
 
 
+def parameter_of(hp: Any) -> Parameter:
+    """One of KerasTuner's hyperparameters, such as its ``Int``, as ours."""
+    return _parameter(type(hp).__name__, hp.get_config())
+
+
 def active_values(hp: Any) -> Params:
     """The values in ``hp`` as a plain dictionary."""
     return dict(hp.values)

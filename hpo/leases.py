@@ -83,10 +83,10 @@ class Leases:
     def expired(self) -> list[LiveWorker]:
         """Those whose lease has run out. To be called several times within a lease."""
         now = self._clock.monotonic()
-        asleep = now - self._looked - self._lease_s / 3
+        unseen = now - self._looked
         self._looked = now
-        if asleep > 0:
+        if unseen > self._lease_s / 3:
             # We stood still ourselves: nobody could have renewed, so nobody is late.
             for worker in self._live.values():
-                worker.deadline += asleep
+                worker.deadline += unseen
         return [worker for worker in self._live.values() if worker.deadline < now]

@@ -115,7 +115,10 @@ def create(folder: pathlib.Path, meta: dict[str, Any]) -> None:
 
 
 class LedgerWriter:
-    """The one writer. Transactions are written by a thread of its own, in order."""
+    """The one writer. Transactions are written by a thread of its own, in order.
+
+    After one that failed it writes no more: a new writer goes on from what is there.
+    """
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._path = folder / FILE
@@ -126,6 +129,7 @@ class LedgerWriter:
         self._wake = threading.Condition()
         self._closing = False
         self._session: int | None = None
+        self._failure: LedgerError | None = None
         try:
             LedgerReader(folder).close()
             with _failing_well(self._path):
@@ -193,22 +197,29 @@ class LedgerWriter:
     def _write_batch(
         self, batch: list[tuple[list[Statement], concurrent.futures.Future[None]]]
     ) -> None:
+        if self._failure is None:
+            self._failure = self._transact([s for statements, _ in batch for s in statements])
+        for _, future in batch:
+            # What comes after a failure builds on what is missing, so it is not written either.
+            if self._failure:
+                future.set_exception(self._failure)
+            else:
+                future.set_result(None)
+
+    def _transact(self, statements: list[Statement]) -> LedgerError | None:
+        """Writes all of ``statements`` or none; the error that kept it from doing so."""
         try:
             with _failing_well(self._path):
-                if any(statements for statements, _ in batch):
+                if statements:
                     self._db.execute("BEGIN IMMEDIATE")
-                    for statements, _ in batch:
-                        for statement in statements:
-                            self._db.execute(*statement)
+                    for statement in statements:
+                        self._db.execute(*statement)
                     self._db.execute("COMMIT")
         except LedgerError as error:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            for _, future in batch:
-                future.set_exception(error)
-        else:
-            for _, future in batch:
-                future.set_result(None)
+            return error
+        return None
 
 
 class LedgerReader:
@@ -326,10 +337,10 @@ def _quoted(path: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _failing_well(path: pathlib.Path) -> Iterator[None]:
-    """SQLite's errors as a LedgerError that says what a person can do."""
+    """Errors of the database as a LedgerError that says what a person can do."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError, OverflowError) as error:
         text = str(error)
         advice = _ADVICE.get(text, "see it with --debug")
         raise LedgerError(f"the ledger {path}: {text}: {advice}") from error

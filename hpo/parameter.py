@@ -87,7 +87,7 @@ class Parameter:
 
     @property
     def count(self) -> int | None:
-        """How many values there are; None for a float without a step."""
+        """How many values there are; None for a float that varies without a step."""
         if self.kind is Kind.FIXED:
             return 1
         if self.kind is Kind.BOOLEAN:
@@ -97,7 +97,9 @@ class Parameter:
         low, high = self._ends
         if self.step is not None:
             return self._lattice_count()
-        return int(high - low) + 1 if self.kind is Kind.INT else None
+        if self.kind is Kind.INT:
+            return int(high - low) + 1
+        return 1 if low == high else None
 
     def level(self, index: int) -> Value:
         """The ``index``-th of the :attr:`count` values, in KerasTuner's order."""
@@ -109,7 +111,7 @@ class Parameter:
             return self.values[index]
         if self.step is not None:
             return self._lattice_value(index)
-        return int(self._ends[0]) + index
+        return int(self._ends[0]) + index if self.kind is Kind.INT else float(self._ends[0])
 
     def levels(self) -> Iterator[Value]:
         """Every value once, lazily; raises SpaceError for a float without a step."""

@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 from hpo import ledger
-from hpo.errors import PlaceError, RunError, UsageError
+from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.lock import Lock
 from hpo.registry import suggest
 from hpo.study import Study, digest_of
@@ -138,16 +138,24 @@ def new_id(study: Study) -> str:
 def open_run(runs: pathlib.Path, run_id: str) -> Run:
     """The run ``run_id`` under ``runs``; raises RunError, saying what is near."""
     if not (runs / run_id / ledger.FILE).is_file():
-        known = [run.id for run in list_runs(runs)]
+        known = [folder.name for folder in _folders(runs)]
         raise RunError(f"no run {run_id!r} in {runs}: {suggest(run_id, known)}")
     return Run(runs / run_id)
 
 
-def list_runs(runs: pathlib.Path) -> list[Run]:
-    """Every run under ``runs``, the oldest first."""
-    folders = [path.parent for path in runs.glob(f"*/{ledger.FILE}")]
-    found = [Run(folder) for folder in folders if _ID.fullmatch(folder.name)]
-    return sorted(found, key=lambda run: run.created_at)
+def list_runs(runs: pathlib.Path) -> tuple[list[Run], list[TuneFleetError]]:
+    """Every run under ``runs``, the oldest first, and why others could not be read."""
+    found, unreadable = [], []
+    for folder in _folders(runs):
+        try:
+            found.append(Run(folder))
+        except TuneFleetError as error:
+            unreadable.append(error)
+    return sorted(found, key=lambda run: run.created_at), unreadable
+
+
+def _folders(runs: pathlib.Path) -> list[pathlib.Path]:
+    return [p.parent for p in runs.glob(f"*/{ledger.FILE}") if _ID.fullmatch(p.parent.name)]
 
 
 def create_run(

@@ -60,18 +60,15 @@ class SearchSpace:
 
     def validate(self, params: Mapping[str, Any]) -> None:
         """Raises SpaceError unless ``params`` holds a valid value for each active parameter."""
-        missing: list[str] = []
 
         def given(parameter: Parameter) -> Value:
-            if parameter.name not in params:
-                missing.append(parameter.name)
-                return parameter.initial
-            parameter.check(params[parameter.name])
-            return params[parameter.name]  # type: ignore[no-any-return]
+            name = parameter.name
+            if name not in params:
+                raise SpaceError(f"no value for {name!r}, which is active at {dict(params)!r}")
+            parameter.check(params[name])
+            return params[name]  # type: ignore[no-any-return]
 
         active = self.draw(given)
-        if missing:
-            raise SpaceError(f"no value for {missing[0]!r}, which is active at {dict(params)!r}")
         for name in params:
             if name not in active:
                 known = any(p.name == name for p in self.parameters)

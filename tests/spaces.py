@@ -23,6 +23,8 @@ NAMES = [
 ]  # fmt: skip
 DEEPEST = 3
 
+_LOGS = st.sampled_from(["log", "reverse_log"])
+
 
 @functools.cache
 def ints(name: str, widest: int = 10**6) -> st.SearchStrategy[Parameter]:
@@ -65,22 +67,10 @@ def free_floats(name: str) -> st.SearchStrategy[Parameter]:
 @functools.cache
 def choices(name: str, most: int = 4) -> st.SearchStrategy[Parameter]:
     """Choices of words, integers or floats, in any order."""
-    word, number = st.text(max_size=3), st.integers(-9, 9)
-    fraction = st.floats(-9, 9, allow_nan=False).map(lambda x: round(x, 3) + 0.0)
-    return st.one_of(
-        *(
-            st.lists(kind, min_size=1, max_size=most, unique=True).map(
-                lambda v: Parameter(
-                    name,
-                    Kind.CHOICE,
-                    v[0],
-                    values=tuple(v),
-                    ordered=not isinstance(v[0], str),
-                )
-            )
-            for kind in (word, number, fraction)
-        )
-    ).flatmap(_with_default)
+    fraction = st.floats(-9, 9).map(lambda x: round(x, 3) + 0.0)
+    kinds: list[st.SearchStrategy[Any]] = [st.text(max_size=3), st.integers(-9, 9), fraction]
+    lists = (st.lists(kind, min_size=1, max_size=most, unique=True) for kind in kinds)
+    return st.one_of(*lists).map(lambda values: _choice(name, values)).flatmap(_with_default)
 
 
 @functools.cache
@@ -92,7 +82,7 @@ def booleans(name: str) -> st.SearchStrategy[Parameter]:
 @functools.cache
 def fixed(name: str) -> st.SearchStrategy[Parameter]:
     """A value that nobody tunes."""
-    value = st.one_of(st.booleans(), st.integers(-9, 9), st.sampled_from([0.5, "relu"]))
+    value: st.SearchStrategy[Any] = st.sampled_from([True, False, 0, -3, 0.5, "relu"])
     return value.map(lambda v: Parameter(name, Kind.FIXED, v))
 
 
@@ -163,8 +153,9 @@ class _Builder:
 
 def few_levels(parameter: Parameter) -> list[Value]:
     """Some levels that a condition can name; none for a float, which nobody compares."""
-    if parameter.kind is Kind.FLOAT or parameter.count is None:
+    if parameter.kind is Kind.FLOAT:
         return []
+    assert parameter.count is not None
     return [parameter.level(i) for i in range(min(parameter.count, 4))]
 
 
@@ -191,11 +182,12 @@ def declare(space: SearchSpace, hp: Any) -> list[Any]:
         with contextlib.ExitStack() as scopes:
             for condition in parameter.conditions:
                 scopes.enter_context(hp.conditional_scope(condition.name, list(condition.values)))
-            values.append(_declare_one(parameter, hp))
+            values.append(declare_one(parameter, hp))
     return values
 
 
-def _declare_one(parameter: Parameter, hp: Any) -> Any:
+def declare_one(parameter: Parameter, hp: Any) -> Any:
+    """Declares one parameter where the code stands; the value it gets."""
     name, default = parameter.name, parameter.default
     if parameter.kind is Kind.FIXED:
         return hp.Fixed(name, default)
@@ -208,16 +200,16 @@ def _declare_one(parameter: Parameter, hp: Any) -> Any:
     return method(name, *ends, step=parameter.step, sampling=parameter.sampling, default=default)
 
 
-_LOGS = st.sampled_from(["log", "reverse_log"])
+def _choice(name: str, values: list[Value]) -> Parameter:
+    ordered = not isinstance(values[0], str)
+    return Parameter(name, Kind.CHOICE, values[0], values=tuple(values), ordered=ordered)
 
 
 def _int(name: str, low: int, high: int, step: int | None, sampling: str) -> Parameter:
     return Parameter(name, Kind.INT, low=low, high=high, step=step, sampling=sampling)
 
 
-def _linear(
-    name: str, start: int, step: int, count: int, rest: float, unit: float
-) -> Parameter:
+def _linear(name: str, start: int, step: int, count: int, rest: float, unit: float) -> Parameter:
     # Rounded, since a person writes 0.3 where the sum gives 0.30000000000000004.
     low, width = round(start * unit, 6), round(step * unit, 6)
     high = round(low + (count + rest) * width, 6)

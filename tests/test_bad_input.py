@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import socket
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -172,6 +173,15 @@ def test_a_disk_that_is_full(tmp_path: pathlib.Path, small_disk: pathlib.Path) -
     assert done.returncode == 3, done.stdout + done.stderr
     assert done.stderr.count("\n") == 1
     assert "full" in done.stderr or "space" in done.stderr
+    assert processes_of(str(small_disk)) == []
+
+
+def test_a_disk_that_is_read_only(small_disk: pathlib.Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = launch("run", SLOW, "--runs", str(small_disk / "runs"), "--id", "mine")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Read-only" in done.stderr
     assert processes_of(str(small_disk)) == []
 
 

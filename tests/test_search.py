@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from hpo.tensorboard_server import serve
+from tests.hparams_page import Page, metrics_of
 from tests.live import ROOT, STUDIES, LiveRun, launch, points
 
 GRID = str(STUDIES / "small_grid.py")
@@ -85,6 +87,18 @@ def test_a_keras_study_repeats_to_the_last_digit(tmp_path: pathlib.Path) -> None
     best = json.loads(launch("best", "first", "--json", "--runs", str(tmp_path)).stdout)
     assert 0.5 < best["test"]["accuracy"] <= 1.0
     assert best["test"]["loss"] > 0
+
+
+def test_a_persons_own_keras_file_is_seen_in_tensorboard(tmp_path: pathlib.Path) -> None:
+    study = str(ROOT / "examples" / "keras_model.py")
+    rows = run(tmp_path, "own", study, "--trials", "3", "--epochs", "2")
+    assert {row["state"] for row in rows} == {"COMPLETED"}
+    with serve({"own": tmp_path / "own" / "tensorboard"}) as server:
+        shown = Page(server).rows(wanted=3)
+    for row in rows:
+        group = shown[f"trial-{row['trial_id']}"]
+        assert group["hparams"]["units"] == row["params"]["units"]  # type: ignore[index]
+        assert metrics_of(group)["best_val_accuracy"] == (2, row["value"])
 
 
 def test_a_study_that_runs_operations_on_import_gets_a_fresh_process(

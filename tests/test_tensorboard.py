@@ -14,9 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,12 +24,12 @@ from hpo.parameter import Condition, Kind, Parameter
 from hpo.space import SearchSpace
 from hpo.study import Form, Study
 from hpo.tensorboard import MAX_METRICS, TensorBoardWriter, project
-from hpo.tensorboard_server import TensorBoardServer, serve
+from hpo.tensorboard_server import serve
 from hpo.trial import Failure, Params, Report, TrialRecord, TrialState
+from tests.hparams_page import Page, metrics_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OBJECTIVE = "val_accuracy"
-STATUSES = ("STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING")
 BEGAN = 1_700_000_000.0
 
 SGD = (Condition("optimizer", ("sgd",)),)
@@ -183,51 +181,6 @@ def write_live(folder: pathlib.Path) -> Ledger:
     waiting = dataclasses.replace(a_record(6), state=TrialState.WAITING, started_at=None)
     ledger.records["0006", 1] = waiting
     return ledger
-
-
-class Page:
-    """Asks what TensorBoard's HParams page asks."""
-
-    def __init__(self, server: TensorBoardServer) -> None:
-        self.base = server.url.removesuffix("#hparams")
-
-    def experiment(self) -> Any:
-        return self._json("data/plugin/hparams/experiment", {"hparamsLimit": 1000})
-
-    def rows(self, wanted: int, ready: Callable[[Any], bool] = lambda _: True) -> dict[str, Any]:
-        """All rows by name, as soon as there are ``wanted`` of them and they are ``ready``."""
-        deadline = time.monotonic() + 20
-        while True:
-            experiment = self.experiment()
-            columns = [{"hparam": info["name"]} for info in experiment.get("hparamInfos", [])]
-            columns += [{"metric": info["name"]} for info in experiment.get("metricInfos", [])]
-            body = {"allowedStatuses": STATUSES, "colParams": columns, "sliceSize": 1000}
-            answer = self._json("data/plugin/hparams/session_groups", body)
-            rows = {group["name"]: group for group in answer.get("sessionGroups", [])}
-            if len(rows) == wanted and ready(rows):
-                return rows
-            assert time.monotonic() < deadline, rows
-            time.sleep(0.2)
-
-    def series(self, run: str, tag: str) -> list[tuple[int, Any]]:
-        query = urllib.parse.urlencode({"run": run, "tag": tag})
-        points = self._json(f"data/plugin/scalars/scalars?{query}")
-        return [(step, pytest.approx(value, rel=1e-6)) for _, step, value in points]
-
-    def _json(self, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.base + path, data, headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
-
-
-def metrics_of(row: Any) -> dict[str, Any]:
-    """A row's metrics by tag, each as (step, value)."""
-    return {
-        m["name"]["tag"]: (int(m["trainingStep"]), pytest.approx(m["value"], rel=1e-6))
-        for m in row["metricValues"]
-    }
 
 
 @dataclasses.dataclass

@@ -18,8 +18,8 @@ def check(args: argparse.Namespace) -> int:
     from hpo.probe import read_study
 
     path = find_study(args.study)
-    data_dir = {env.DATA_DIR: os.path.abspath(args.data_dir)} if args.data_dir else {}
-    found = checkup(read_study(path, {**os.environ, **data_dir}, args.debug), path)
+    environ = {**os.environ, **env.data_variables(args.data_dir)}
+    found = checkup(read_study(path, environ, args.debug), path)
     if args.json:
         tables.print_json(found)
         return 0

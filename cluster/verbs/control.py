@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from cluster.progress import typed
 from hpo.engines.base import load_engine
 from hpo.run import Run, open_run
 
@@ -20,7 +21,7 @@ def stop(args: argparse.Namespace) -> int:
     print(f"stopping {run.id}{'' if args.now else '; running trials may end'}", flush=True)
     while run.chief_lives:
         time.sleep(0.1)
-    print(f"go on with: python launch.py resume {run.id}")
+    print(f"go on with: {typed(run, 'resume')}")
     return 0
 
 

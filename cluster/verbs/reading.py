@@ -11,6 +11,7 @@ from typing import Any
 from cluster import logs as logs_of_run
 from cluster import tables
 from cluster.progress import Progress, exit_status, summary, typed
+from hpo import env
 from hpo.errors import RunError
 from hpo.run import Run, open_run
 from hpo.run import list_runs as runs_in
@@ -24,7 +25,10 @@ _SHORT = ("id", "study", "engine", "sampler", "pruner", "state", "trials", "best
 
 def list_runs(args: argparse.Namespace) -> int:
     """Prints the runs there are, the oldest first."""
-    found = [status_of(run) for run in runs_in(args.runs)]
+    runs, unreadable = runs_in(args.runs)
+    for error in unreadable:
+        print(f"launch.py: {error}", file=sys.stderr)
+    found = [status_of(run) for run in runs]
     if args.json:
         tables.print_json([{name: status[name] for name in _SHORT} for status in found])
     elif found:
@@ -155,7 +159,8 @@ def follow(run: Run) -> int:
 def best(args: argparse.Namespace) -> int:
     """Prints the winner, with its test figures; they are computed now if nobody did before."""
     run = open_run(args.runs, args.run)
-    winner = remember_test(run, os.environ, args.debug)
+    environ = {**os.environ, **env.data_variables(args.data_dir)}
+    winner = remember_test(run, environ, args.debug)
     if winner is None:
         raise RunError(
             f"run {run.id} has no completed trial yet, so nothing is best: "

@@ -96,8 +96,8 @@ def _create(
     # What is wrong with the place is said before a study is read for seconds.
     load_engine(request.engine).check_host(spec.host)
     share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
-    variables = {env.DATA_DIR: str(spec.data_dir)} if spec.data_dir else {}
-    study: Study = read_study(path, {**os.environ, **variables}, args.debug)
+    environ = {**os.environ, **env.data_variables(spec.data_dir)}
+    study: Study = read_study(path, environ, args.debug)
     sampler = SAMPLERS.load(request.sampler)
     sampler.check(study)
     meta = {
@@ -152,13 +152,14 @@ def _search(found: Run, spec: ClusterSpec, debug: bool) -> int:
         progress.update()
     finally:
         progress.close()
-    environ = {**os.environ, **job.variables}
+    environ = {**os.environ, **env.data_variables(spec.data_dir)}
     summary(found, remember_test(found, environ, debug) if status == 0 else None)
     return status
 
 
 def _work(args: argparse.Namespace, role: env.Role, path: pathlib.Path) -> int:
     """Is a worker of a chief that was started by hand."""
+    os.environ.update(env.data_variables(args.data_dir))
     return load_engine(args.engine).work(role, _token_file(args, role), path)
 
 
@@ -174,7 +175,7 @@ def _token_file(args: argparse.Namespace, role: env.Role) -> pathlib.Path:
         return open_run(args.runs, args.id).token_file
     from cluster.verbs.control import chief_address
 
-    for candidate in list_runs(args.runs):
+    for candidate in list_runs(args.runs)[0]:
         if (chief_address(candidate) or "").endswith(f":{role.port}"):
             return candidate.token_file
     raise UsageError(

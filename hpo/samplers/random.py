@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from hpo.samplers.base import Answer, Exhausted, Proposal, Sampler
 from hpo.study import Study
 from hpo.trial import Params, TrialRecord
 
-# So many refused draws in a row mean that a finite space is nearly used up.
+# So many refused draws in a row mean that what they are drawn from is nearly used up.
 _DRAWS = 1000
 
 
@@ -40,11 +41,19 @@ class RandomSampler(Sampler):
         return Proposal(params)
 
     def _fresh(self, rng: random.Random) -> Params:
-        for _ in range(_DRAWS):
+        draws = itertools.count() if self._size is None else range(_DRAWS)
+        for _ in draws:
             params = self.space.sample(rng)
             if _key(params) not in self._used:
                 return params
-        # Only a finite space refuses so many; what is left of it is drawn from evenly.
-        assert self._size is not None
-        left = [params for params in self.space.grid() if _key(params) not in self._used]
-        return rng.choice(left)
+        return self._evenly(rng)
+
+    def _evenly(self, rng: random.Random) -> Params:
+        """A point that is left of a finite space, of which the likely ones are used up."""
+        grid = self.space.grid()
+        for _ in range(_DRAWS):
+            params = grid[rng.randrange(grid.size)]
+            if _key(params) not in self._used:
+                return params
+        # Now so few are left that the grid is hardly longer than what was tried already.
+        return rng.choice([params for params in grid if _key(params) not in self._used])

@@ -1,0 +1,526 @@
+"""The rules of a search, against generated sequences of events."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from hpo.coordinator import Coordinator
+from hpo.leases import ReplacedWorkerError, UnknownWorkerError
+from hpo.parameter import Condition, Kind, Parameter
+from hpo.protocol import (
+    AskSampler,
+    Attempt,
+    Grant,
+    Later,
+    Rules,
+    Stop,
+    StoreAttempt,
+    StoreReport,
+    StoreWorker,
+    TellSampler,
+    Verdict,
+    WorkerInfo,
+    WorkerRow,
+)
+from hpo.samplers.base import Sampler
+from hpo.samplers.grid import GridSampler
+from hpo.samplers.random import RandomSampler
+from hpo.space import SearchSpace
+from hpo.study import Study
+from hpo.trial import Direction, Failure, Report, TrialRecord, TrialState
+
+LEASE_S = 30.0
+SPACE = SearchSpace(
+    [
+        Parameter("kind", Kind.CHOICE, values=("a", "b")),
+        Parameter("n", Kind.INT, low=1, high=3, conditions=(Condition("kind", ("b",)),)),
+        Parameter("flag", Kind.BOOLEAN),
+    ]
+)
+POINTS = 8
+
+
+def a_study(direction: Direction = Direction.MIN) -> Study:
+    return Study("s", "function", "loss", direction, 1, 1, SPACE, {}, "digest")
+
+
+@dataclasses.dataclass
+class Clock:
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now + 1e9
+
+
+@dataclasses.dataclass
+class Books:
+    """What a ledger holds: whole outboxes, in order."""
+
+    attempts: dict[tuple[str, int], Attempt] = dataclasses.field(default_factory=dict)
+    reports: dict[tuple[str, int], dict[int, Report]] = dataclasses.field(default_factory=dict)
+    workers: dict[tuple[str, str], WorkerRow] = dataclasses.field(default_factory=dict)
+
+    def commit(self, effects: list[Any]) -> None:
+        for effect in effects:
+            if isinstance(effect, StoreAttempt):
+                record = effect.attempt.record
+                self.attempts[record.trial_id, record.attempt] = effect.attempt
+            elif isinstance(effect, StoreReport):
+                key = (effect.record.trial_id, effect.record.attempt)
+                self.reports.setdefault(key, {})[effect.report.step] = effect.report
+            elif isinstance(effect, StoreWorker):
+                info = effect.row.info
+                self.workers[info.worker_id, info.incarnation] = effect.row
+
+    def stored(self) -> list[Attempt]:
+        """The attempts as a reader gives them: with their reports, by ask and number."""
+        found = []
+        for key, attempt in self.attempts.items():
+            reports = self.reports.get(key, {})
+            history = tuple(reports[step] for step in sorted(reports))
+            record = dataclasses.replace(attempt.record, history=history)
+            found.append(dataclasses.replace(attempt, record=record))
+        return sorted(found, key=lambda a: (a.record.asked_seq, a.record.attempt))
+
+    def latest(self) -> dict[str, TrialRecord]:
+        return {a.record.trial_id: a.record for a in self.stored()}
+
+
+class Driver:
+    """Does with a coordinator's effects what the chief does, without threads or sockets."""
+
+    def __init__(self, rules: Rules, sampler: type[Sampler], study: Study) -> None:
+        self.rules, self.sampler_class, self.study = rules, sampler, study
+        self.clock, self.books = Clock(), Books()
+        self.start()
+
+    def start(self) -> None:
+        """Makes coordinator and sampler from the books, as after a crash."""
+        stored = self.books.stored()
+        self.sampler = self.sampler_class(self.study, self.rules.seed)
+        self.sampler.restore(list(self.books.latest().values()))
+        self.coordinator = Coordinator(
+            self.rules, self.clock, stored, list(self.books.workers.values())
+        )
+        self.settle()
+
+    def settle(self) -> None:
+        """Performs effects until there are none; each outbox is committed whole."""
+        while self.coordinator.outbox:
+            effects, self.coordinator.outbox = self.coordinator.outbox, []
+            self.books.commit(effects)
+            for effect in effects:
+                if isinstance(effect, AskSampler):
+                    answer = self.sampler.ask(effect.trial_id, self.coordinator.pending)
+                    implementation = self.sampler.implementation
+                    self.coordinator.proposed(effect.trial_id, answer, implementation)
+                elif isinstance(effect, TellSampler):
+                    self.sampler.told(effect.record)
+
+    def do(self, event: str, *arguments: Any) -> Any:
+        """One event with all its consequences."""
+        answer = getattr(self.coordinator, event)(*arguments)
+        self.settle()
+        return answer
+
+    def join(self, worker_id: str, incarnation: str = "1") -> None:
+        self.do("joined", WorkerInfo(worker_id, incarnation, "host", 1, "cpu"))
+
+    def ask(self, worker_id: str, incarnation: str = "1") -> Any:
+        """What a worker gets that waits for an answer."""
+        answer = self.do("asked", worker_id, incarnation)
+        return self.do("asked", worker_id, incarnation) if isinstance(answer, Later) else answer
+
+    def report(self, grant: Grant, step: int = 1, **metrics: float) -> Verdict:
+        attempt = grant.attempt
+        report = Report(step, metrics)
+        verdict: Verdict = self.do("reported", attempt.record.trial_id, attempt.fence, report)
+        return verdict
+
+    def end(self, grant: Grant, completed: bool = True) -> Verdict:
+        attempt = grant.attempt
+        verdict: Verdict = self.do("ended", attempt.record.trial_id, attempt.fence, completed)
+        return verdict
+
+
+def rules(wanted: int | None = 4, direction: Direction = Direction.MIN, seed: int = 1) -> Rules:
+    return Rules(wanted, "loss", direction, seed, "engine", "sampler", "digest", LEASE_S)
+
+
+def a_driver(**changes: Any) -> Driver:
+    own = rules(**changes)
+    return Driver(own, RandomSampler, a_study(own.direction))
+
+
+class Search(RuleBasedStateMachine):
+    """Workers that come, work, repeat themselves, die, pause and are replaced; a chief that dies.
+
+    What a worker believes is kept apart from what the coordinator knows, as in life.
+    """
+
+    sampler: type[Sampler] = RandomSampler
+    wanted = 6
+
+    @initialize()
+    def begin(self) -> None:
+        self.driver = Driver(rules(self.wanted), self.sampler, a_study())
+        self.incarnations: dict[str, int] = {}
+        self.holds: dict[tuple[str, str], Grant | None] = {}
+        self.fences: dict[int, tuple[str, int]] = {}
+        self.acknowledged: dict[str, TrialRecord] = {}
+        self.draining = False
+
+    names = st.sampled_from(["one", "two", "three"])
+
+    def worker(self, name: str) -> tuple[str, str]:
+        """The newest process of this name, started if there is none."""
+        if name not in self.incarnations:
+            self.start_process(name)
+        return name, str(self.incarnations[name])
+
+    @rule(name=names)
+    def start_process(self, name: str) -> None:
+        """A worker starts, or another process takes over its name."""
+        self.incarnations[name] = self.incarnations.get(name, 0) + 1
+        key = (name, str(self.incarnations[name]))
+        self.driver.join(*key)
+        self.holds[key] = None
+
+    @rule(name=names)
+    def ask(self, name: str) -> None:
+        key = self.worker(name)
+        try:
+            answer = self.driver.ask(*key)
+        except UnknownWorkerError:
+            self.holds[key] = None
+            self.driver.join(*key)
+            return
+        if isinstance(answer, Grant):
+            record, fence = answer.attempt.record, answer.attempt.fence
+            assert record.trial_id not in self.acknowledged, "a finished trial runs again"
+            assert not (self.draining and self.holds[key] is None and fence not in self.fences)
+            known = self.fences.setdefault(fence, (record.trial_id, record.attempt))
+            assert known == (record.trial_id, record.attempt), "a fence was used twice"
+            assert fence <= max(self.fences), "fences grow"
+            self.holds[key] = answer
+        elif isinstance(answer, Stop):
+            assert answer.reason == ("drained" if self.driver.coordinator.work_left else "done")
+
+    @rule(name=names, repeated=st.booleans(), step=st.integers(1, 3), loss=st.floats(0, 1))
+    def report(self, name: str, repeated: bool, step: int, loss: float) -> None:
+        grant = self.holds.get(self.worker(name))
+        if grant:
+            verdict = self.driver.report(grant, step, loss=loss)
+            if repeated:
+                assert self.driver.report(grant, step, loss=loss) is verdict
+            self.check_loss(self.worker(name), grant, verdict)
+
+    @rule(name=names, completed=st.booleans(), repeated=st.booleans())
+    def end(self, name: str, completed: bool, repeated: bool) -> None:
+        key = self.worker(name)
+        grant = self.holds.get(key)
+        if not grant:
+            return
+        if not completed:
+            self.driver.do(
+                "explained", grant.attempt.record.trial_id, grant.attempt.fence, Failure.CODE, "why"
+            )
+        verdict = self.driver.end(grant, completed)
+        if repeated:
+            assert self.driver.end(grant, completed) is verdict
+        if verdict is Verdict.GO_ON:
+            record = self.driver.books.latest()[grant.attempt.record.trial_id]
+            assert record.state.ended
+            self.acknowledged.setdefault(record.trial_id, record)
+        self.check_loss(key, grant, verdict)
+        self.holds[key] = None
+
+    @rule(name=names, older=st.integers(1, 3))
+    def speak_as_an_older_process(self, name: str, older: int) -> None:
+        """A process that was replaced comes back from a pause."""
+        key = (name, str(self.incarnations.get(name, 0) - older))
+        if key not in self.holds:
+            return
+        with pytest.raises((ReplacedWorkerError, UnknownWorkerError)):
+            self.driver.ask(*key)
+        grant = self.holds[key]
+        before = copy.deepcopy(self.driver.books)
+        if grant and grant.attempt.record.trial_id not in self.acknowledged:
+            assert self.driver.report(grant, 9, loss=-1.0) is Verdict.LOST
+            assert self.driver.end(grant) is Verdict.LOST
+            assert self.driver.books == before, "a late result changed something"
+
+    @rule(name=names)
+    def beat(self, name: str) -> None:
+        key = self.worker(name)
+        grant = self.holds.get(key)
+        try:
+            verdict = self.driver.do("beat", *key, grant.attempt.fence if grant else 0)
+        except UnknownWorkerError:
+            self.holds[key] = None
+            self.driver.join(*key)
+            return
+        if grant:
+            self.check_loss(key, grant, verdict)
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 9.0]), times=st.integers(1, 5))
+    def time_passes(self, seconds: float, times: int) -> None:
+        for _ in range(times):
+            self.driver.clock.now += seconds
+            self.driver.do("tick")
+
+    @rule(seconds=st.sampled_from([100.0, 1e6]))
+    def the_chief_stands_still(self, seconds: float) -> None:
+        """Nobody could renew a lease meanwhile, so nobody loses one."""
+        running = set(self.driver.coordinator._held_by)
+        self.driver.do("tick")
+        before = running & set(self.driver.coordinator._held_by)
+        self.driver.clock.now += seconds
+        self.driver.do("tick")
+        assert set(self.driver.coordinator._held_by) == before
+
+    @rule()
+    def the_chief_dies(self) -> None:
+        """What was committed is all there is; workers know nothing of it."""
+        self.driver.start()
+        if self.draining:
+            self.driver.do("drain", False)
+
+    @precondition(lambda self: not self.draining)
+    @rule(immediate=st.booleans(), chance=st.integers(0, 4))
+    def drain(self, immediate: bool, chance: int) -> None:
+        if chance == 0:
+            self.draining = True
+            self.driver.do("drain", immediate)
+
+    def check_loss(self, key: tuple[str, str], grant: Grant, verdict: Verdict) -> None:
+        """A worker that is told LOST really holds nothing any more."""
+        if verdict is Verdict.LOST:
+            assert self.driver.coordinator.attempt_under(grant.attempt.fence) is None
+            self.holds[key] = None
+
+    @invariant()
+    def what_was_acknowledged_stays(self) -> None:
+        latest = self.driver.books.latest() if hasattr(self, "driver") else {}
+        for trial_id, record in getattr(self, "acknowledged", {}).items():
+            assert latest[trial_id] == record
+
+    @invariant()
+    def one_holder_a_trial(self) -> None:
+        if hasattr(self, "driver"):
+            stored = self.driver.books.stored()
+            running = [a for a in stored if a.record.state is TrialState.RUNNING]
+            assert len({a.record.trial_id for a in running}) == len(running)
+            assert len({a.record.worker for a in running}) == len(running)
+
+    @invariant()
+    def lost_attempts_are_capped(self) -> None:
+        if hasattr(self, "driver"):
+            for attempt in self.driver.books.stored():
+                assert attempt.lost < self.driver.rules.lost_attempts
+
+    def teardown(self) -> None:
+        """Whatever happened, workers that keep working bring the search to its end."""
+        if not hasattr(self, "driver"):
+            return
+        if self.draining:
+            # A resumed run starts from the books.
+            self.driver.start()
+        for _ in range(20 * self.wanted):
+            self.driver.clock.now += 1.0
+            self.driver.do("tick")
+            self.driver.join("finisher")
+            answer = self.driver.ask("finisher")
+            if isinstance(answer, Stop):
+                break
+            if isinstance(answer, Grant):
+                self.driver.report(answer, loss=0.5)
+                self.driver.end(answer)
+        else:
+            raise AssertionError("the search does not end")
+        self.driver.do("left", "finisher", "1")
+        self.check_the_end()
+
+    def check_the_end(self) -> None:
+        latest = self.driver.books.latest()
+        assert self.driver.coordinator.over
+        assert not self.driver.coordinator.work_left
+        assert len(latest) == min(self.wanted, POINTS)
+        assert all(record.state.ended for record in latest.values())
+        points = {tuple(record.params.items()) for record in latest.values()}
+        assert len(points) == len(latest)
+        for trial_id, record in self.acknowledged.items():
+            assert latest[trial_id] == record
+
+
+class GridSearch(Search):
+    """The same with the grid: each point exactly once, whatever happened."""
+
+    sampler = GridSampler
+    wanted = 100
+
+    def check_the_end(self) -> None:
+        super().check_the_end()
+        tried = [record.params for record in self.driver.books.latest().values()]
+        assert tried == list(SPACE.grid())
+
+
+@pytest.mark.parametrize("machine", [Search, GridSearch])
+def test_the_invariants_hold_whatever_happens(machine: type[Search]) -> None:
+    few = settings(max_examples=150, stateful_step_count=40, deadline=None)
+    run_state_machine_as_test(machine, settings=few)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    ("direction", "value", "step"), [(Direction.MIN, 0.1, 2), (Direction.MAX, 0.9, 3)]
+)
+def test_a_trials_value_is_its_best_steps(direction: Direction, value: float, step: int) -> None:
+    driver = a_driver(direction=direction)
+    driver.join("w")
+    grant = driver.ask("w")
+    for number, loss in enumerate([0.5, 0.1, 0.9, 0.3], start=1):
+        assert driver.report(grant, number, loss=loss) is Verdict.GO_ON
+    assert driver.end(grant) is Verdict.GO_ON
+    record = driver.books.latest()["0000"]
+    assert (record.state, record.value, record.best_step) == ("COMPLETED", value, step)
+    assert driver.coordinator.best == dataclasses.replace(record, history=())
+
+
+def test_a_step_reported_again_replaces_the_first() -> None:
+    driver = a_driver()
+    driver.join("w")
+    grant = driver.ask("w")
+    driver.report(grant, 1, loss=0.1)
+    driver.report(grant, 2, loss=0.2)
+    driver.report(grant, 1, loss=0.9)
+    driver.end(grant)
+    record = driver.books.latest()["0000"]
+    assert (record.value, record.best_step) == (0.2, 2)
+    assert [report.metrics["loss"] for report in record.history] == [0.9, 0.2]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_objective_that_is_no_number_ends_the_trial(bad: float) -> None:
+    driver = a_driver()
+    driver.join("w")
+    grant = driver.ask("w")
+    driver.report(grant, 1, loss=0.5)
+    assert driver.report(grant, 2, loss=bad) is Verdict.STOP
+    driver.end(grant)
+    record = driver.books.latest()["0000"]
+    assert (record.state, record.failure, record.value) == ("FAILED", Failure.NAN, None)
+    assert "at step 2" in (record.error or "")
+
+
+def test_an_objective_that_nobody_reported_is_an_error_that_names_what_was() -> None:
+    driver = a_driver()
+    driver.join("w")
+    grant = driver.ask("w")
+    driver.report(grant, 1, accuracy=0.5)
+    driver.end(grant)
+    record = driver.books.latest()["0000"]
+    assert (record.state, record.failure) == ("FAILED", Failure.CODE)
+    assert "'loss' was never reported, but accuracy" in (record.error or "")
+
+
+def test_five_lost_attempts_end_a_trial() -> None:
+    driver = a_driver(wanted=1)
+    for number in range(5):
+        driver.join("w", str(number))
+        grant = driver.ask("w", str(number))
+        assert grant.attempt.record.attempt == number + 1
+    driver.join("w", "last")
+    assert isinstance(driver.ask("w", "last"), Stop)
+    record = driver.books.latest()["0000"]
+    assert (record.state, record.failure, record.attempt) == ("FAILED", Failure.PREEMPTED, 5)
+    assert [a.record.state for a in driver.books.stored()] == ["FAILED"] * 5
+
+
+def test_an_attempt_that_was_stopped_on_purpose_does_not_count_as_lost() -> None:
+    driver = a_driver(wanted=1)
+    for _ in range(10):
+        driver.join("w")
+        assert isinstance(driver.ask("w"), Grant)
+        driver.do("drain", True)
+        assert driver.coordinator.over
+        assert driver.ask("w").reason == "drained"
+        driver.do("left", "w", "1")
+        driver.start()
+    assert driver.books.latest()["0000"].state is TrialState.WAITING
+
+
+def test_a_lease_is_renewed_by_any_call_and_runs_out_without() -> None:
+    driver = a_driver()
+    driver.join("w")
+    grant = driver.ask("w")
+    for _ in range(10):
+        driver.clock.now += LEASE_S / 4
+        driver.do("tick")
+        assert driver.do("beat", "w", "1", grant.attempt.fence) is Verdict.GO_ON
+    for _ in range(5):
+        driver.clock.now += LEASE_S / 4
+        driver.do("tick")
+    assert driver.report(grant, loss=0.1) is Verdict.LOST
+    with pytest.raises(UnknownWorkerError):
+        driver.ask("w")
+    lost, again = driver.books.stored()
+    assert (lost.record.state, lost.record.failure) == ("FAILED", Failure.PREEMPTED)
+    assert lost.record.ended_seq is None
+    assert (again.record.state, again.record.attempt, again.lost) == ("WAITING", 2, 1)
+
+
+def test_a_lost_trial_goes_ahead_of_new_ones() -> None:
+    driver = a_driver()
+    driver.join("a")
+    driver.join("b")
+    first, _ = driver.ask("a"), driver.ask("b")
+    driver.join("a", "2")
+    assert driver.ask("a", "2").attempt.record.trial_id == first.attempt.record.trial_id
+
+
+def test_workers_without_work_wait_until_the_last_trial_has_ended() -> None:
+    driver = a_driver(wanted=1)
+    driver.join("a")
+    driver.join("b")
+    grant = driver.ask("a")
+    assert isinstance(driver.ask("b"), Later)
+    driver.report(grant, loss=1.0)
+    driver.end(grant)
+    assert driver.ask("b") == Stop("done")
+    assert [info.worker_id for info in driver.coordinator.workers] == ["a", "b"]
+    driver.do("left", "a", "1")
+    driver.do("left", "b", "1")
+    assert driver.coordinator.workers == []
+
+
+def test_of_equal_values_the_same_one_is_best_after_a_crash() -> None:
+    driver = a_driver(wanted=3)
+    for name in ("a", "b"):
+        driver.join(name)
+    one, two = driver.ask("a"), driver.ask("b")
+    for grant in (two, one):
+        driver.report(grant, loss=0.5)
+        driver.end(grant)
+    best = driver.coordinator.best
+    assert best is not None
+    assert best.trial_id == two.attempt.record.trial_id
+    driver.start()
+    assert driver.coordinator.best is not None
+    assert driver.coordinator.best.trial_id == best.trial_id
