@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pathlib
@@ -21,14 +22,36 @@ def set_up_logging() -> None:
     logging.basicConfig(level=logging.INFO, format=form)
 
 
+def _hear_role() -> None:
+    """Waits for one line on standard input: the variables of a role, and where to log.
+
+    Leaves where the line never comes: there is no search to work for.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 1)
+        if not byte:
+            sys.exit(0)
+        line += byte
+    told = json.loads(line)
+    os.environ.update(told["environment"])
+    log = os.open(told["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
 def main(engine_name: str, what: str) -> int:
     """Leads the run in the folder ``what``, or works on the study in the file ``what``."""
     set_up_logging()
     try:
+        engine = load_engine(engine_name)
+        if os.environ.pop(env.AWAIT_ROLE, None):
+            engine.prepare(pathlib.Path(what))
+            _hear_role()
         role = env.role()
         if role is None:
             raise UsageError(f"{env.TUNER_ID} is not set: this process has no role")
-        engine = load_engine(engine_name)
         if role.is_chief:
             return engine.lead(Run(pathlib.Path(what)), role)
         token_file = pathlib.Path(os.environ.get(env.TOKEN_FILE, ""))

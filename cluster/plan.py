@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import shlex
 import sys
@@ -41,29 +42,46 @@ class JobPlan:
 
     def chief(self, port: int) -> ProcessPlan:
         """The chief, at ``port`` (0: a free one)."""
-        return self._process(env.Role(self.roles[0], self.spec.host, port), {})
+        role = self.role(0, port)
+        command = _command(self.run.request.engine, self.run.folder)
+        return ProcessPlan(role[env.TUNER_ID], command, _supervised(self.spec) | role, self.log(0))
 
     def worker(self, number: int, port: int) -> ProcessPlan:
         """The ``number``-th worker, of a chief at ``port``."""
-        role = env.Role(self.roles[1 + number], self.spec.host, port)
-        return self._process(role, self.devices[number].to_env())
+        role = self.role(1 + number, port)
+        engine, study = self.run.request.engine, self.run.study_path()
+        waiting = waiting_worker(engine, study, self.spec, self.devices[number])
+        environment = {**waiting.environment, **role}
+        del environment[env.AWAIT_ROLE]
+        name = role[env.TUNER_ID]
+        return ProcessPlan(name, waiting.command, environment, self.log(1 + number))
 
-    def _process(self, role: env.Role, variables: dict[str, str]) -> ProcessPlan:
-        environment = {**role.to_env(), **variables, "PYTHONPATH": str(ROOT)}
-        environment[env.TOKEN_FILE] = str(self.run.token_file.resolve())
-        environment[env.SUPERVISED] = "1"
-        environment |= env.data_variables(self.spec.data_dir)
-        what = self.run.folder if role.is_chief else self.run.study_path()
-        command = (
-            sys.executable,
-            "-m",
-            "cluster.entrypoint",
-            self.run.request.engine,
-            str(what.resolve()),
-        )
-        return ProcessPlan(
-            role.tuner_id, command, environment, self.run.logs / f"{role.tuner_id}.log"
-        )
+    def role(self, position: int, port: int) -> dict[str, str]:
+        """The variables that make a process the one in this ``position``, the chief first."""
+        role = env.Role(self.roles[position], self.spec.host, port)
+        return {**role.to_env(), env.TOKEN_FILE: str(self.run.token_file.resolve())}
+
+    def log(self, position: int) -> pathlib.Path:
+        """Where the process in this ``position`` logs."""
+        return self.run.logs.resolve() / f"{self.roles[position]}.log"
+
+
+def waiting_worker(
+    engine: str, study: pathlib.Path, spec: ClusterSpec, devices: Devices
+) -> ProcessPlan:
+    """A worker that can be started before there is a run: it is told its role later."""
+    environment = {**_supervised(spec), **devices.to_env(), env.AWAIT_ROLE: "1"}
+    nowhere = pathlib.Path(os.devnull)
+    return ProcessPlan("a worker", _command(engine, study), environment, nowhere)
+
+
+def _supervised(spec: ClusterSpec) -> dict[str, str]:
+    own = {env.SUPERVISED: "1", "PYTHONPATH": str(ROOT)}
+    return own | env.data_variables(spec.data_dir)
+
+
+def _command(engine: str, what: pathlib.Path) -> tuple[str, ...]:
+    return sys.executable, "-m", "cluster.entrypoint", engine, str(what.resolve())
 
 
 def plan(run: Run, spec: ClusterSpec, roles: Sequence[str], devices: Sequence[Devices]) -> JobPlan:

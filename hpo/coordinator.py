@@ -54,8 +54,16 @@ class _Open:
 
     attempt: Attempt
     history: dict[int, Metrics] = dataclasses.field(default_factory=dict)
-    failure: Failure | None = None
-    error: str | None = None
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the attempt will end as failed, as far as that is known."""
+        return self.attempt.record.failure
+
+    def fail(self, failure: Failure, error: str) -> None:
+        """Notes why the attempt will end as failed."""
+        record = dataclasses.replace(self.attempt.record, failure=failure, error=error)
+        self.attempt = dataclasses.replace(self.attempt, record=record)
 
 
 class Coordinator:
@@ -167,8 +175,8 @@ class Coordinator:
         self._note_report(trial, report)
         objective = report.metrics.get(self.rules.objective)
         if objective is not None and not math.isfinite(objective):
-            trial.failure = Failure.NAN
-            trial.error = f"{self.rules.objective} is {objective} at step {report.step}"
+            trial.fail(Failure.NAN, f"{self.rules.objective} is {objective} at step {report.step}")
+            self._put(trial)
             return Verdict.STOP
         return Verdict.GO_ON
 
@@ -177,7 +185,9 @@ class Coordinator:
         trial = self._held(trial_id, fence)
         if trial is None:
             return Verdict.LOST
-        trial.failure, trial.error = failure, error
+        # Stored, since a chief that comes back may be the one that hears of the end.
+        trial.fail(failure, error)
+        self._put(trial)
         return Verdict.GO_ON
 
     def ended(self, trial_id: str, fence: int, completed: bool) -> Verdict:
@@ -188,17 +198,16 @@ class Coordinator:
         if trial is None:
             return Verdict.LOST
         if completed and trial.failure is None and trial.attempt.record.value is None:
-            trial.failure = Failure.CODE
             seen = sorted({name for step in trial.history.values() for name in step}) or ["nothing"]
-            trial.error = (
+            trial.fail(
+                Failure.CODE,
                 f"the objective {self.rules.objective!r} was never reported, "
-                f"but {', '.join(seen)}: name one of these as OBJECTIVE"
+                f"but {', '.join(seen)}: name one of these as OBJECTIVE",
             )
-        if completed and trial.failure is None:
-            self._end(trial, TrialState.COMPLETED)
-        else:
-            trial.failure = trial.failure or Failure.CODE
-            self._end(trial, TrialState.FAILED)
+        if not completed and trial.failure is None:
+            trial.fail(Failure.CODE, "the worker did not say why it failed")
+        self._ended[fence] = trial_id
+        self._end(trial, TrialState.FAILED if trial.failure else TrialState.COMPLETED)
         return Verdict.GO_ON
 
     # --- the sampler ------------------------------------------------------------------
@@ -222,8 +231,7 @@ class Coordinator:
         """Time has passed: leases that ran out end here. To be called a few times a second."""
         for worker in self._leases.expired():
             self._drop(worker, f"worker {worker.row.info.worker_id} was not heard of in time")
-        if self.phase is Phase.SEARCHING:
-            self._ask_sampler()
+        self._ask_sampler()
 
     def drain(self, immediate: bool) -> None:
         """Hand out nothing more; ``immediate`` also puts back what runs now."""
@@ -251,6 +259,8 @@ class Coordinator:
 
     def _ask_sampler(self) -> None:
         """Asks for one more point where a worker waits for one; one ask at a time."""
+        if self.phase is Phase.DRAINING:
+            return
         hungry = sum(worker.hungry for worker in self._leases)
         if self._asking is None and hungry > len(self._queue) and not self._all_created:
             self._asking = f"{self._created:04d}"
@@ -323,7 +333,6 @@ class Coordinator:
         self._release(trial)
         self._close(trial, state, self._next_seq())
         record = trial.attempt.record
-        self._ended[trial.attempt.fence] = record.trial_id
         del self._open[record.trial_id]
         self._note_end(record)
         history = tuple(Report(step, metrics) for step, metrics in sorted(trial.history.items()))
@@ -337,16 +346,10 @@ class Coordinator:
                 self.best = record
 
     def _close(self, trial: _Open, state: TrialState, seq: int | None) -> None:
-        failed = state is TrialState.FAILED
-        record = dataclasses.replace(
-            trial.attempt.record,
-            state=state,
-            failure=trial.failure if failed else None,
-            error=trial.error if failed else None,
-            value=None if failed else trial.attempt.record.value,
-            ended_at=self.clock.wall(),
-            ended_seq=seq,
-        )
+        now = self.clock.wall()
+        record = dataclasses.replace(trial.attempt.record, state=state, ended_at=now, ended_seq=seq)
+        if state is TrialState.FAILED:
+            record = dataclasses.replace(record, value=None, best_step=None)
         trial.attempt = dataclasses.replace(trial.attempt, record=record)
         self.outbox.append(StoreAttempt(trial.attempt))
 
@@ -367,12 +370,13 @@ class Coordinator:
 
     def _lose(self, trial: _Open, why: str, counts: bool) -> None:
         """Ends a running attempt as PREEMPTED and queues the next one."""
-        trial.failure, trial.error = Failure.PREEMPTED, why
         lost = trial.attempt.lost + counts
         if lost >= self.rules.lost_attempts:
-            trial.error = f"{why}; {lost} attempts were lost in this way, no more are made"
+            why += f"; {lost} attempts were lost in this way, no more are made"
+            trial.fail(Failure.PREEMPTED, why)
             self._end(trial, TrialState.FAILED)
         else:
+            trial.fail(Failure.PREEMPTED, why)
             self._release(trial)
             self._close(trial, TrialState.FAILED, None)
             self._requeue(trial, lost)
@@ -421,7 +425,9 @@ class Coordinator:
     def _restore_latest(self, attempt: Attempt) -> None:
         record = attempt.record
         if record.state.ended:
-            self._ended[attempt.fence] = record.trial_id
+            # An attempt that was lost is not one whose end its worker told.
+            if record.failure is not Failure.PREEMPTED:
+                self._ended[attempt.fence] = record.trial_id
             self._note_end(record)
             return
         trial = _Open(attempt, {report.step: report.metrics for report in record.history})

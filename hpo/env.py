@@ -29,6 +29,9 @@ DEVICE = "TUNEFLEET_DEVICE"
 # Set by `run` for the processes it starts: they leave when their standard input closes.
 SUPERVISED = "TUNEFLEET_SUPERVISED"
 
+# Set for a worker that imports its study first and hears on standard input which one it is.
+AWAIT_ROLE = "TUNEFLEET_AWAIT_ROLE"
+
 CHIEF_ID = "chief"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 

@@ -86,7 +86,8 @@ class Leases:
         unseen = now - self._looked
         self._looked = now
         if unseen > self._lease_s / 3:
-            # We stood still ourselves: nobody could have renewed, so nobody is late.
+            # We stood still ourselves: nobody could have renewed, so nobody is late. Who was
+            # heard of since has a whole lease from then on, and no more.
             for worker in self._live.values():
-                worker.deadline += unseen
+                worker.deadline = min(worker.deadline + unseen, now + self._lease_s)
         return [worker for worker in self._live.values() if worker.deadline < now]

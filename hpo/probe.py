@@ -97,6 +97,8 @@ def _check_one_batch(module: StudyModule, space: SearchSpace) -> None:
 
     def one_batch() -> Any:
         x, y = next(iter(data.validation))
+        # Two examples are not worth a graph.
+        model.run_eagerly = True
         return model.test_on_batch(x[:2], y[:2], return_dict=True)
 
     metrics = _of_study(module, "a first batch", one_batch)

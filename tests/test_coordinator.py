@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,7 +38,7 @@ from hpo.protocol import (
     WorkerInfo,
     WorkerRow,
 )
-from hpo.samplers.base import Sampler
+from hpo.samplers.base import Proposal, Sampler, Wait, seed_of
 from hpo.samplers.grid import GridSampler
 from hpo.samplers.random import RandomSampler
 from hpo.space import SearchSpace
@@ -103,16 +105,27 @@ class Books:
         return {a.record.trial_id: a.record for a in self.stored()}
 
 
+class ChiefDiedError(Exception):
+    """The chief died before it answered; another one has taken its place."""
+
+
 class Driver:
-    """Does with a coordinator's effects what the chief does, without threads or sockets."""
+    """Does with a coordinator's effects what the chief does, without threads or sockets.
+
+    With ``commits_left`` it dies instead of committing once more; while it is ``slow`` the
+    sampler's answers wait for :meth:`think`.
+    """
 
     def __init__(self, rules: Rules, sampler: type[Sampler], study: Study) -> None:
         self.rules, self.sampler_class, self.study = rules, sampler, study
         self.clock, self.books = Clock(), Books()
+        self.slow = False
         self.start()
 
     def start(self) -> None:
         """Makes coordinator and sampler from the books, as after a crash."""
+        self.commits_left: int | None = None
+        self.asked: list[str] = []
         stored = self.books.stored()
         self.sampler = self.sampler_class(self.study, self.rules.seed)
         self.sampler.restore(list(self.books.latest().values()))
@@ -125,14 +138,33 @@ class Driver:
         """Performs effects until there are none; each outbox is committed whole."""
         while self.coordinator.outbox:
             effects, self.coordinator.outbox = self.coordinator.outbox, []
-            self.books.commit(effects)
+            self._commit(effects)
             for effect in effects:
                 if isinstance(effect, AskSampler):
-                    answer = self.sampler.ask(effect.trial_id, self.coordinator.pending)
-                    implementation = self.sampler.implementation
-                    self.coordinator.proposed(effect.trial_id, answer, implementation)
+                    self.asked.append(effect.trial_id)
                 elif isinstance(effect, TellSampler):
                     self.sampler.told(effect.record)
+            if not self.slow:
+                self._answer()
+
+    def think(self) -> None:
+        """Lets a slow sampler come up with its answers."""
+        self._answer()
+        self.settle()
+
+    def _commit(self, effects: list[Any]) -> None:
+        if self.commits_left == 0:
+            self.start()
+            raise ChiefDiedError
+        if self.commits_left:
+            self.commits_left -= 1
+        self.books.commit(effects)
+
+    def _answer(self) -> None:
+        asked, self.asked = self.asked, []
+        for trial_id in asked:
+            answer = self.sampler.ask(trial_id, self.coordinator.pending)
+            self.coordinator.proposed(trial_id, answer, self.sampler.implementation)
 
     def do(self, event: str, *arguments: Any) -> Any:
         """One event with all its consequences."""
@@ -169,6 +201,19 @@ def a_driver(**changes: Any) -> Driver:
     return Driver(own, RandomSampler, a_study(own.direction))
 
 
+def unless_the_chief_dies(body: Callable[..., None]) -> Callable[..., None]:
+    """What a worker was about changes nothing in what it knows if it gets no answer."""
+
+    @functools.wraps(body)
+    def guarded(self: Search, **drawn: Any) -> None:
+        try:
+            body(self, **drawn)
+        except ChiefDiedError:
+            self.after_a_death()
+
+    return guarded
+
+
 class Search(RuleBasedStateMachine):
     """Workers that come, work, repeat themselves, die, pause and are replaced; a chief that dies.
 
@@ -180,7 +225,8 @@ class Search(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.driver = Driver(rules(self.wanted), self.sampler, a_study())
+        own = dataclasses.replace(rules(self.wanted), lost_attempts=3)
+        self.driver = Driver(own, self.sampler, a_study())
         self.incarnations: dict[str, int] = {}
         self.holds: dict[tuple[str, str], Grant | None] = {}
         self.fences: dict[int, tuple[str, int]] = {}
@@ -192,18 +238,39 @@ class Search(RuleBasedStateMachine):
     def worker(self, name: str) -> tuple[str, str]:
         """The newest process of this name, started if there is none."""
         if name not in self.incarnations:
-            self.start_process(name)
+            self._start(name)
         return name, str(self.incarnations[name])
 
     @rule(name=names)
+    @unless_the_chief_dies
     def start_process(self, name: str) -> None:
         """A worker starts, or another process takes over its name."""
+        self._start(name)
+
+    def _start(self, name: str) -> None:
         self.incarnations[name] = self.incarnations.get(name, 0) + 1
         key = (name, str(self.incarnations[name]))
-        self.driver.join(*key)
         self.holds[key] = None
+        try:
+            self.driver.join(*key)
+        except ChiefDiedError:
+            # Its first call is repeated until there is an answer.
+            self.after_a_death()
+            self.driver.join(*key)
+
+    @rule(name=names, leaves=st.booleans())
+    @unless_the_chief_dies
+    def join_again(self, name: str, leaves: bool) -> None:
+        """A worker whose first call got no answer, or that left and starts again."""
+        key = self.worker(name)
+        self.driver.join(*key)
+        if leaves:
+            self.driver.do("left", *key)
+            self.holds[key] = None
+            self.driver.join(*key)
 
     @rule(name=names)
+    @unless_the_chief_dies
     def ask(self, name: str) -> None:
         key = self.worker(name)
         try:
@@ -216,14 +283,15 @@ class Search(RuleBasedStateMachine):
             record, fence = answer.attempt.record, answer.attempt.fence
             assert record.trial_id not in self.acknowledged, "a finished trial runs again"
             assert not (self.draining and self.holds[key] is None and fence not in self.fences)
+            assert fence in self.fences or fence > max(self.fences, default=0), "fences grow"
             known = self.fences.setdefault(fence, (record.trial_id, record.attempt))
             assert known == (record.trial_id, record.attempt), "a fence was used twice"
-            assert fence <= max(self.fences), "fences grow"
             self.holds[key] = answer
         elif isinstance(answer, Stop):
             assert answer.reason == ("drained" if self.driver.coordinator.work_left else "done")
 
     @rule(name=names, repeated=st.booleans(), step=st.integers(1, 3), loss=st.floats(0, 1))
+    @unless_the_chief_dies
     def report(self, name: str, repeated: bool, step: int, loss: float) -> None:
         grant = self.holds.get(self.worker(name))
         if grant:
@@ -233,6 +301,7 @@ class Search(RuleBasedStateMachine):
             self.check_loss(self.worker(name), grant, verdict)
 
     @rule(name=names, completed=st.booleans(), repeated=st.booleans())
+    @unless_the_chief_dies
     def end(self, name: str, completed: bool, repeated: bool) -> None:
         key = self.worker(name)
         grant = self.holds.get(key)
@@ -248,6 +317,8 @@ class Search(RuleBasedStateMachine):
         if verdict is Verdict.GO_ON:
             record = self.driver.books.latest()[grant.attempt.record.trial_id]
             assert record.state.ended
+            assert record.attempt == grant.attempt.record.attempt
+            assert record.failure is not Failure.PREEMPTED, "a result was dropped and acknowledged"
             self.acknowledged.setdefault(record.trial_id, record)
         self.check_loss(key, grant, verdict)
         self.holds[key] = None
@@ -262,12 +333,14 @@ class Search(RuleBasedStateMachine):
             self.driver.ask(*key)
         grant = self.holds[key]
         before = copy.deepcopy(self.driver.books)
+        # What it had ended before its pause it may say again.
         if grant and grant.attempt.record.trial_id not in self.acknowledged:
             assert self.driver.report(grant, 9, loss=-1.0) is Verdict.LOST
             assert self.driver.end(grant) is Verdict.LOST
             assert self.driver.books == before, "a late result changed something"
 
     @rule(name=names)
+    @unless_the_chief_dies
     def beat(self, name: str) -> None:
         key = self.worker(name)
         grant = self.holds.get(key)
@@ -281,12 +354,14 @@ class Search(RuleBasedStateMachine):
             self.check_loss(key, grant, verdict)
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 9.0]), times=st.integers(1, 5))
+    @unless_the_chief_dies
     def time_passes(self, seconds: float, times: int) -> None:
         for _ in range(times):
             self.driver.clock.now += seconds
             self.driver.do("tick")
 
     @rule(seconds=st.sampled_from([100.0, 1e6]))
+    @unless_the_chief_dies
     def the_chief_stands_still(self, seconds: float) -> None:
         """Nobody could renew a lease meanwhile, so nobody loses one."""
         running = set(self.driver.coordinator._held_by)
@@ -300,11 +375,26 @@ class Search(RuleBasedStateMachine):
     def the_chief_dies(self) -> None:
         """What was committed is all there is; workers know nothing of it."""
         self.driver.start()
+        self.after_a_death()
+
+    def after_a_death(self) -> None:
         if self.draining:
             self.driver.do("drain", False)
 
+    @rule(commits=st.integers(0, 3))
+    def the_chief_will_die(self, commits: int) -> None:
+        """Soon, between two commits: before it has answered some call."""
+        self.driver.commits_left = commits
+
+    @rule(slow=st.booleans())
+    @unless_the_chief_dies
+    def the_sampler_thinks(self, slow: bool) -> None:
+        self.driver.slow = slow
+        self.driver.think()
+
     @precondition(lambda self: not self.draining)
     @rule(immediate=st.booleans(), chance=st.integers(0, 4))
+    @unless_the_chief_dies
     def drain(self, immediate: bool, chance: int) -> None:
         if chance == 0:
             self.draining = True
@@ -340,6 +430,8 @@ class Search(RuleBasedStateMachine):
         """Whatever happened, workers that keep working bring the search to its end."""
         if not hasattr(self, "driver"):
             return
+        self.driver.slow, self.driver.commits_left = False, None
+        self.driver.think()
         if self.draining:
             # A resumed run starts from the books.
             self.driver.start()
@@ -385,7 +477,7 @@ class GridSearch(Search):
 @pytest.mark.parametrize("machine", [Search, GridSearch])
 def test_the_invariants_hold_whatever_happens(machine: type[Search]) -> None:
     few = settings(max_examples=150, stateful_step_count=40, deadline=None)
-    run_state_machine_as_test(machine, settings=few)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(machine, settings=few)
 
 
 @pytest.mark.parametrize(
@@ -403,12 +495,15 @@ def test_a_trials_value_is_its_best_steps(direction: Direction, value: float, st
     assert driver.coordinator.best == dataclasses.replace(record, history=())
 
 
-def test_a_step_reported_again_replaces_the_first() -> None:
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_step_reported_again_replaces_the_first(crashed: bool) -> None:
     driver = a_driver()
     driver.join("w")
     grant = driver.ask("w")
     driver.report(grant, 1, loss=0.1)
     driver.report(grant, 2, loss=0.2)
+    if crashed:
+        driver.start()
     driver.report(grant, 1, loss=0.9)
     driver.end(grant)
     record = driver.books.latest()["0000"]
@@ -423,6 +518,7 @@ def test_an_objective_that_is_no_number_ends_the_trial(bad: float) -> None:
     grant = driver.ask("w")
     driver.report(grant, 1, loss=0.5)
     assert driver.report(grant, 2, loss=bad) is Verdict.STOP
+    assert driver.coordinator.pending[0].value == 0.5
     driver.end(grant)
     record = driver.books.latest()["0000"]
     assert (record.state, record.failure, record.value) == ("FAILED", Failure.NAN, None)
@@ -480,6 +576,9 @@ def test_a_lease_is_renewed_by_any_call_and_runs_out_without() -> None:
     assert driver.report(grant, loss=0.1) is Verdict.LOST
     with pytest.raises(UnknownWorkerError):
         driver.ask("w")
+    # It was there until it was last heard of, and not until that was noticed.
+    (row,) = driver.books.workers.values()
+    assert row.left_at == row.joined_at + 10 * LEASE_S / 4
     lost, again = driver.books.stored()
     assert (lost.record.state, lost.record.failure) == ("FAILED", Failure.PREEMPTED)
     assert lost.record.ended_seq is None
@@ -487,12 +586,30 @@ def test_a_lease_is_renewed_by_any_call_and_runs_out_without() -> None:
 
 
 def test_a_lost_trial_goes_ahead_of_new_ones() -> None:
-    driver = a_driver()
-    driver.join("a")
-    driver.join("b")
-    first, _ = driver.ask("a"), driver.ask("b")
-    driver.join("a", "2")
-    assert driver.ask("a", "2").attempt.record.trial_id == first.attempt.record.trial_id
+    for crashed in (False, True):
+        driver, grant = a_busy_worker()
+        driver.slow = True
+        driver.join("b")
+        assert isinstance(driver.ask("b"), Later)
+        # The point that it waits for comes when it is gone.
+        driver.do("left", "b", "1")
+        driver.slow = False
+        driver.think()
+        driver.join("w", "2")
+        if crashed:
+            driver.start()
+        assert [r.trial_id for r in driver.coordinator.pending] == ["0000", "0001"]
+        assert driver.ask("w", "2").attempt.record.trial_id == grant.attempt.record.trial_id
+
+
+def test_a_worker_that_leaves_in_the_middle_costs_no_attempt() -> None:
+    driver = a_driver(wanted=1)
+    for number in range(10):
+        driver.join("w", str(number))
+        assert isinstance(driver.ask("w", str(number)), Grant)
+        driver.do("left", "w", str(number))
+    assert driver.books.latest()["0000"].state is TrialState.WAITING
+    assert {attempt.lost for attempt in driver.books.stored()} == {0}
 
 
 def test_workers_without_work_wait_until_the_last_trial_has_ended() -> None:
@@ -524,3 +641,287 @@ def test_of_equal_values_the_same_one_is_best_after_a_crash() -> None:
     driver.start()
     assert driver.coordinator.best is not None
     assert driver.coordinator.best.trial_id == best.trial_id
+
+
+def a_busy_worker(**changes: Any) -> tuple[Driver, Grant]:
+    driver = a_driver(**changes)
+    driver.join("w")
+    return driver, driver.ask("w")
+
+
+# --- what a worker is told ----------------------------------------------------------------
+
+
+def test_asked_again_a_worker_gets_what_it_holds() -> None:
+    driver, grant = a_busy_worker()
+    assert driver.ask("w") == grant
+    driver.start()
+    assert driver.ask("w").attempt.fence == grant.attempt.fence
+    driver.do("drain", False)
+    assert driver.ask("w").attempt.fence == grant.attempt.fence
+
+
+def test_who_is_not_known_is_told_so() -> None:
+    driver, _ = a_busy_worker()
+    for event in ("asked", "left"):
+        with pytest.raises(UnknownWorkerError):
+            driver.do(event, "nobody", "1")
+    driver.join("w", "2")
+    with pytest.raises(ReplacedWorkerError):
+        driver.ask("w", "1")
+    with pytest.raises(ReplacedWorkerError):
+        driver.do("beat", "w", "1", 0)
+
+
+def test_a_heartbeat_tells_who_lost_its_trial() -> None:
+    driver, grant = a_busy_worker()
+    fence = grant.attempt.fence
+    assert driver.do("beat", "w", "1", fence) is Verdict.GO_ON
+    assert driver.do("beat", "w", "1", 0) is Verdict.GO_ON
+    assert driver.do("beat", "w", "1", fence + 1) is Verdict.LOST
+
+
+def test_an_end_is_acknowledged_again_and_a_strangers_is_not() -> None:
+    driver, grant = a_busy_worker()
+    trial_id, fence = grant.attempt.record.trial_id, grant.attempt.fence
+    driver.report(grant, loss=0.5)
+    for stranger in ((trial_id, 0), (trial_id, fence + 1), ("9999", fence)):
+        assert driver.do("ended", *stranger, True) is Verdict.LOST
+    before = driver.end(grant), copy.deepcopy(driver.books)
+    assert before == (driver.end(grant), driver.books)
+    driver.start()
+    assert before == (driver.end(grant), driver.books)
+    assert driver.do("ended", "9999", fence, True) is Verdict.LOST
+    assert driver.report(grant, 2, loss=0.1) is Verdict.LOST
+
+
+def test_a_result_that_comes_after_the_last_lost_attempt_is_refused() -> None:
+    driver, grant = a_busy_worker(wanted=1)
+    for number in range(2, 7):
+        driver.join("w", str(number))
+        grant = driver.ask("w", str(number)) if number < 6 else grant
+    before = copy.deepcopy(driver.books)
+    assert driver.books.latest()["0000"].failure is Failure.PREEMPTED
+    for _ in range(2):
+        assert driver.end(grant) is Verdict.LOST
+        assert driver.books == before
+        driver.start()
+
+
+def test_a_chief_that_dies_between_a_failure_and_its_end_still_knows_it() -> None:
+    for stop in ("explained", "reported"):
+        driver, grant = a_busy_worker()
+        driver.report(grant, 1, loss=0.5)
+        if stop == "explained":
+            record = grant.attempt.record
+            driver.do("explained", record.trial_id, grant.attempt.fence, Failure.OOM, "no memory")
+        else:
+            driver.report(grant, 2, loss=float("nan"))
+        driver.start()
+        assert driver.end(grant, completed=stop == "reported") is Verdict.GO_ON
+        record = driver.books.latest()["0000"]
+        expected = Failure.OOM if stop == "explained" else Failure.NAN
+        assert (record.state, record.failure) == ("FAILED", expected)
+        assert record.error in ("no memory", "loss is nan at step 2")
+        assert (record.value, record.best_step) == (None, None)
+
+
+def test_the_next_attempt_knows_nothing_of_why_the_one_before_would_have_failed() -> None:
+    driver, grant = a_busy_worker()
+    driver.report(grant, 1, loss=0.1)
+    driver.do("explained", "0000", grant.attempt.fence, Failure.OOM, "no memory")
+    driver.join("w", "2")
+    again = driver.ask("w", "2")
+    record = again.attempt.record
+    assert (record.attempt, record.failure, record.error) == (2, None, None)
+    assert (record.value, record.best_step) == (None, None)
+    driver.report(again, 1, loss=0.7)
+    driver.end(again)
+    assert driver.books.latest()["0000"].value == 0.7
+
+
+def test_a_failure_without_a_reason_is_one_of_the_code() -> None:
+    driver, grant = a_busy_worker()
+    driver.end(grant, completed=False)
+    record = driver.books.latest()["0000"]
+    assert (record.failure, record.error) == (Failure.CODE, "the worker did not say why it failed")
+
+
+# --- leases -------------------------------------------------------------------------------
+
+
+def test_who_was_heard_of_after_a_long_sleep_has_one_lease_and_no_more() -> None:
+    driver, grant = a_busy_worker()
+    driver.do("tick")
+    driver.clock.now += 1e6
+    # Its call is served before the chief looks at the clock again.
+    assert driver.report(grant, loss=0.5) is Verdict.GO_ON
+    for _ in range(6):
+        driver.do("tick")
+        driver.clock.now += LEASE_S / 5
+    driver.do("tick")
+    assert driver.coordinator.workers == []
+
+
+def test_every_call_about_a_trial_renews_the_lease() -> None:
+    driver, grant = a_busy_worker()
+    record, fence = grant.attempt.record, grant.attempt.fence
+    calls: list[Callable[[], object]] = [
+        lambda: driver.ask("w"),
+        lambda: driver.report(grant, loss=0.5),
+        lambda: driver.do("explained", record.trial_id, fence, Failure.OOM, "no memory"),
+        lambda: driver.join("w"),
+    ]
+    for call in calls * 3:
+        for _ in range(3):
+            driver.clock.now += LEASE_S / 4
+            driver.do("tick")
+        call()
+    assert driver.coordinator.attempt_under(fence)
+
+
+# --- the sampler and the end --------------------------------------------------------------
+
+
+def test_a_search_of_a_small_space_ends_when_it_is_used_up() -> None:
+    driver = a_driver(wanted=100)
+    driver.join("w")
+    while isinstance(grant := driver.ask("w"), Grant):
+        driver.report(grant, loss=0.5)
+        driver.end(grant)
+    assert grant == Stop("done")
+    assert driver.coordinator.exhausted
+    assert driver.coordinator.count(TrialState.COMPLETED) == POINTS
+
+
+class Bracket(RandomSampler):
+    """Waits now and then, as a sampler with rungs does."""
+
+    asks = 0
+
+    def ask(self, trial_id: str, pending: Any) -> Any:
+        type(self).asks += 1
+        return Wait() if self.asks % 3 == 2 else super().ask(trial_id, pending)
+
+
+def test_a_sampler_that_waits_is_asked_again() -> None:
+    driver = Driver(rules(wanted=4), Bracket, a_study())
+    driver.join("w")
+    waits = 0
+    while not isinstance(answer := driver.ask("w"), Stop):
+        if isinstance(answer, Grant):
+            driver.report(answer, loss=0.5)
+            driver.end(answer)
+        else:
+            waits += 1
+            assert waits < 10
+            driver.do("tick")
+    assert driver.coordinator.count(TrialState.COMPLETED) == 4
+    assert len(driver.books.latest()) == 4
+
+
+class Attentive(RandomSampler):
+    """Remembers what it was told."""
+
+    def __init__(self, study: Study, seed: int) -> None:
+        super().__init__(study, seed)
+        self.heard: list[TrialRecord] = []
+
+    def told(self, record: TrialRecord) -> None:
+        self.heard.append(record)
+
+
+def test_the_sampler_is_told_of_each_end_once_with_its_history() -> None:
+    driver = Driver(rules(wanted=2), Attentive, a_study())
+    driver.join("w")
+    for completed in (True, False):
+        grant = driver.ask("w")
+        driver.report(grant, 2, loss=0.25)
+        driver.report(grant, 1, loss=0.5)
+        driver.end(grant, completed)
+        driver.end(grant, completed)
+    assert isinstance(driver.sampler, Attentive)
+    first, second = driver.sampler.heard
+    assert (first.state, first.value, second.state) == ("COMPLETED", 0.25, "FAILED")
+    assert first.history == (Report(1, {"loss": 0.5}), Report(2, {"loss": 0.25}))
+    assert first == driver.books.latest()["0000"]
+
+
+def test_points_for_all_who_wait_are_asked_for_one_after_the_other() -> None:
+    driver = a_driver()
+    driver.slow = True
+    for name in ("a", "b", "c"):
+        driver.join(name)
+        driver.ask(name)
+    for number in range(3):
+        assert driver.asked == [f"{number:04d}"]
+        driver.think()
+    assert driver.asked == []
+    assert [record.state for record in driver.coordinator.pending] == ["WAITING"] * 3
+
+
+def test_an_answer_that_nobody_asked_for_is_dropped() -> None:
+    driver, _ = a_busy_worker()
+    before = copy.deepcopy(driver.books)
+    driver.do("proposed", "0007", Proposal({"kind": "a", "flag": True}), "i")
+    assert driver.books == before
+
+
+def test_a_record_says_where_its_point_came_from() -> None:
+    driver = a_driver()
+    driver.slow = True
+    driver.join("w")
+    assert isinstance(driver.ask("w"), Later)
+    driver.asked.clear()
+    driver.do("proposed", "0000", Proposal({"kind": "a"}, tag={"rung": 1}, epochs=3), "mine 2")
+    record = driver.ask("w").attempt.record
+    assert (record.params, record.tag, record.epochs) == ({"kind": "a"}, {"rung": 1}, 3)
+    assert (record.sampler, record.sampler_impl) == ("sampler", "mine 2")
+    assert record.seed == seed_of(1, "0000")
+    assert (record.worker, record.device) == ("w", "cpu")
+    assert record.queued_at == record.started_at == driver.clock.wall()
+
+
+def test_a_search_that_is_drained_asks_for_nothing_more() -> None:
+    driver = a_driver(wanted=9)
+    driver.slow = True
+    for name in ("a", "b", "c"):
+        driver.join(name)
+        assert isinstance(driver.ask(name), Later)
+    driver.do("drain", False)
+    driver.think()
+    driver.do("tick")
+    assert driver.asked == []
+    assert len(driver.books.latest()) == 1
+    assert driver.ask("a") == Stop("drained")
+
+
+def test_a_search_that_is_drained_is_over_once_nothing_runs() -> None:
+    driver, grant = a_busy_worker()
+    driver.do("drain", False)
+    assert not driver.coordinator.over
+    driver.report(grant, loss=0.5)
+    driver.end(grant)
+    assert driver.coordinator.over and driver.coordinator.work_left
+    assert driver.ask("w") == Stop("drained")
+
+
+def test_a_search_that_is_stopped_at_once_takes_back_what_runs() -> None:
+    driver, grant = a_busy_worker()
+    driver.do("drain", True)
+    assert driver.coordinator.over
+    assert driver.report(grant, loss=0.5) is Verdict.LOST
+    assert driver.do("beat", "w", "1", grant.attempt.fence) is Verdict.LOST
+    lost, waiting = driver.books.stored()
+    assert (lost.record.failure, waiting.record.state) == (Failure.PREEMPTED, "WAITING")
+    assert waiting.lost == 0
+
+
+def test_a_search_without_a_best_trial_has_none() -> None:
+    driver, grant = a_busy_worker(wanted=1)
+    assert driver.coordinator.best is None
+    driver.report(grant, loss=0.1)
+    driver.end(grant, completed=False)
+    assert driver.coordinator.best is None
+    assert driver.coordinator.count(TrialState.FAILED) == 1
+    assert driver.ask("w") == Stop("done")

@@ -171,13 +171,14 @@ def test_every_field_survives(
 
 
 def test_attempts_come_in_the_order_of_their_asks(folder: pathlib.Path) -> None:
+    keys = [(1, "0003", 1), (2, "0001", 1), (2, "0001", 2), (3, "0002", 1)]
     with writing(folder) as writer:
-        keys = [(3, 1), (1, 2), (2, 1), (1, 1)]
-        writer.commit([stored(n, attempt=a) for n, a in keys], 0.0).result()
+        for asked, trial, attempt in reversed(keys):
+            stored_one = stored(asked, trial_id=trial, attempt=attempt)
+            writer.commit([stored_one], 0.0).result()
     with reading(folder) as reader:
-        found = [(a.record.asked_seq, a.record.attempt) for a in reader.attempts()]
-        assert found == sorted(keys)
-        assert [r.trial_id for r in reader.records()] == ["0001", "0001", "0002", "0003"]
+        found = [(r.asked_seq, r.trial_id, r.attempt) for r in reader.records()]
+    assert found == keys
 
 
 def test_what_is_stored_again_replaces(folder: pathlib.Path) -> None:
@@ -265,6 +266,12 @@ class Chief:
             text=True,
         )
 
+    def __enter__(self) -> Chief:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
     def acknowledged(self) -> int:
         """The next trial that it acknowledges; fails if there is none."""
         assert self._process.stdout
@@ -287,11 +294,11 @@ def test_nothing_acknowledged_is_lost_however_often_the_writer_is_killed(
     rng = random.Random(5)
     written = 0
     for _ in range(KILLS):
-        chief = Chief(folder)
-        last = chief.acknowledged()
-        assert last == written, "it goes on where the one before was killed"
-        time.sleep(rng.uniform(0, 0.02))
-        last = (chief.kill() or [last])[-1]
+        with Chief(folder) as chief:
+            last = chief.acknowledged()
+            assert last == written, "it goes on where the one before was killed"
+            time.sleep(rng.uniform(0, 0.02))
+            last = (chief.kill() or [last])[-1]
         with reading(folder) as reader:
             records = reader.records()
         assert [record.params["n"] for record in records] == list(range(len(records)))
@@ -304,26 +311,23 @@ def test_nothing_acknowledged_is_lost_however_often_the_writer_is_killed(
 
 
 def test_a_second_writer_is_refused_while_the_first_lives(folder: pathlib.Path) -> None:
-    chief = Chief(folder, most=1)
-    chief.acknowledged()
-    assert Lock.held(folder / ledger.LOCK)
-    with pytest.raises(RunError, match=f"run {folder.name} is in use by another process"):
-        LedgerWriter(folder)
-    chief.kill()
+    with Chief(folder, most=1) as chief:
+        chief.acknowledged()
+        assert Lock.held(folder / ledger.LOCK)
+        with pytest.raises(RunError, match=f"run {folder.name} is in use by another process"):
+            LedgerWriter(folder)
     assert not Lock.held(folder / ledger.LOCK)
     with writing(folder) as writer:
         writer.commit([stored(7)], 0.0).result()
 
 
 def test_a_reader_sees_what_another_process_writes(folder: pathlib.Path) -> None:
-    chief = Chief(folder, most=5)
-    with reading(folder) as reader:
+    with Chief(folder, most=5) as chief, reading(folder) as reader:
         for _ in range(5):
             last = chief.acknowledged()
             assert len(reader.records()) > last
         with reading(folder) as late:
             assert len(late.records()) == 5
-    chief.kill()
     with reading(folder) as reader:
         assert len(reader.records()) == 5
 

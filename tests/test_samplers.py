@@ -225,8 +225,9 @@ def test_random_finds_what_lies_behind_many_conditions(last: Parameter, size: in
         conditions += (Condition(f"gate_{i}", (True,)),)
     space = SearchSpace([*gates, dataclasses.replace(last, conditions=conditions)])
     assert space.size == size
-    points = Search("random", spaces.a_study(space)).run(11)
-    assert len({spaces.frozen(point) for point in points}) == 11
+    for seed in range(8):
+        points = Search("random", spaces.a_study(space), seed).run(11)
+        assert len({spaces.frozen(point) for point in points}) == 11
 
 
 def test_a_trials_own_seed_depends_on_the_run_and_the_trial_alone() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from cluster.plan import JobPlan, ProcessPlan
@@ -36,8 +37,42 @@ def render(plan: JobPlan) -> str:
     return "\n".join([plan.chief(port).render(), *workers])
 
 
-def supervise(plan: JobPlan, show: Callable[[], None]) -> int:
+class Reserve:
+    """Workers that import a study while it is still being read, for the run that follows.
+
+    Used as a context: who was not called up by the end of it is ended.
+    """
+
+    def __init__(self, plans: Sequence[ProcessPlan]) -> None:
+        self._waiting = [_start(plan) for plan in plans]
+
+    def __enter__(self) -> Reserve:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._waiting:
+            # With its fork server, which would go on importing for a while.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.popen.pid, signal.SIGKILL)
+            process.popen.wait()
+
+    def call_up(self, number: int, plan: JobPlan, port: int) -> _Process | None:
+        """The ``number``-th worker of ``plan``, told its role; None if none is waiting."""
+        if not self._waiting:
+            return None
+        process = self._waiting.pop(0)
+        told = {"environment": plan.role(1 + number, port), "log": str(plan.log(1 + number))}
+        assert process.popen.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.popen.stdin.write(json.dumps(told).encode() + b"\n")
+            process.popen.stdin.flush()
+        return dataclasses.replace(process, plan=plan.worker(number, port))
+
+
+def supervise(plan: JobPlan, reserve: Reserve, show: Callable[[], None]) -> int:
     """Runs ``plan`` to its end in the foreground; answers the chief's exit status.
+
+    Its first workers are those in ``reserve``, if there are any.
 
     ``show`` is called about twice a second. Ctrl-C drains, a second one stops at once;
     SIGTERM drains. When this returns or raises, none of the processes is left.
@@ -46,7 +81,7 @@ def supervise(plan: JobPlan, show: Callable[[], None]) -> int:
     lock.acquire()
     try:
         with _Signals() as signals:
-            return _Supervisor(plan, signals, show).run()
+            return _Supervisor(plan, reserve, signals, show).run()
     finally:
         lock.release()
 
@@ -94,8 +129,11 @@ class _Process:
 
 
 class _Supervisor:
-    def __init__(self, plan: JobPlan, signals: _Signals, show: Callable[[], None]) -> None:
+    def __init__(
+        self, plan: JobPlan, reserve: Reserve, signals: _Signals, show: Callable[[], None]
+    ) -> None:
         self._plan = plan
+        self._reserve = reserve
         self._signals = signals
         self._show = show
         self._port = plan.spec.port
@@ -109,12 +147,16 @@ class _Supervisor:
             self._chief = _start(self._plan.chief(self._port))
             self._port = self._wait_for_chief(self._chief)
             for number in range(len(self._plan.devices)):
-                self._workers[number] = _start(self._plan.worker(number, self._port))
+                self._workers[number] = self._first_worker(number)
             status = self._attend()
             self._wait_for_workers()
             return self._interrupted(status)
         finally:
             self._end_all()
+
+    def _first_worker(self, number: int) -> _Process:
+        waiting = self._reserve.call_up(number, self._plan, self._port)
+        return waiting or _start(self._plan.worker(number, self._port))
 
     def _attend(self) -> int:
         """Until the chief leaves of its own accord."""

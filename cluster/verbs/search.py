@@ -9,7 +9,8 @@ import shutil
 
 from cluster.devices import gpus_here, share
 from cluster.entrypoint import set_up_logging
-from cluster.plan import plan
+from cluster.launchers import local
+from cluster.plan import plan, waiting_worker
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
 from hpo import env
 from hpo.engines.base import check_supported, load_engine
@@ -32,15 +33,20 @@ def run(args: argparse.Namespace) -> int:
         return _work(args, role, path)
     request = _request(args, path)
     spec = ClusterSpec.from_options(args, workers=DEFAULT_WORKERS)
-    found = _existing(args, request) or _create(args, request, path, spec)
-    try:
-        if role:
-            print(f"run {found.id}", flush=True)
-            return load_engine(request.engine).lead(found, role)
-        return _search(found, spec, args.debug)
-    except TuneFleetError:
-        _forget_if_never_begun(found)
-        raise
+    found = _existing(args, request)
+    if found:
+        return _lead_or_search(found, role, spec, args.debug, local.Reserve([]))
+    # What is wrong with the place is said before a study is read for seconds.
+    load_engine(request.engine).check_host(spec.host)
+    devices = share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
+    waiting = [waiting_worker(request.engine, path, spec, own) for own in devices]
+    with local.Reserve([] if role else waiting) as reserve:
+        found = _create(args, request, path, spec)
+        try:
+            return _lead_or_search(found, role, spec, args.debug, reserve)
+        except TuneFleetError:
+            _forget_if_never_begun(found)
+            raise
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -48,7 +54,17 @@ def resume(args: argparse.Namespace) -> int:
     found = open_run(args.runs, args.run)
     if args.trials is not None and not found.supervised:
         found = _with_trials(found, args.trials)
-    return _search(found, ClusterSpec.from_options(args, workers=found.workers), args.debug)
+    spec = ClusterSpec.from_options(args, workers=found.workers)
+    return _search(found, spec, args.debug, local.Reserve([]))
+
+
+def _lead_or_search(
+    found: Run, role: env.Role | None, spec: ClusterSpec, debug: bool, reserve: local.Reserve
+) -> int:
+    if role is None:
+        return _search(found, spec, debug, reserve)
+    print(f"run {found.id}", flush=True)
+    return load_engine(found.request.engine).lead(found, role)
 
 
 def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
@@ -93,9 +109,6 @@ def _create(
 ) -> Run:
     from hpo.probe import read_study
 
-    # What is wrong with the place is said before a study is read for seconds.
-    load_engine(request.engine).check_host(spec.host)
-    share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
     environ = {**os.environ, **env.data_variables(spec.data_dir)}
     study: Study = read_study(path, environ, args.debug)
     sampler = SAMPLERS.load(request.sampler)
@@ -132,9 +145,8 @@ def _with_trials(found: Run, text: str) -> Run:
     return Run(found.folder)
 
 
-def _search(found: Run, spec: ClusterSpec, debug: bool) -> int:
+def _search(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserve) -> int:
     """Leads a run to its end from here, or follows it where another process already does."""
-    from cluster.launchers import local
     from cluster.progress import Progress, summary
     from hpo.winner import remember_test
 
@@ -148,7 +160,7 @@ def _search(found: Run, spec: ClusterSpec, debug: bool) -> int:
     job = plan(found, spec, engine.roles(spec.workers), devices)
     progress = Progress(found)
     try:
-        status = local.supervise(job, progress.update)
+        status = local.supervise(job, reserve, progress.update)
         progress.update()
     finally:
         progress.close()

@@ -33,6 +33,10 @@ class Engine(abc.ABC):
         """Leads the search in this process; answers the exit status."""
 
     @abc.abstractmethod
+    def prepare(self, study_file: pathlib.Path) -> None:
+        """Begins, in the background, whatever makes the first trial of a worker late."""
+
+    @abc.abstractmethod
     def work(self, role: env.Role, token_file: pathlib.Path, study_file: pathlib.Path) -> int:
         """Runs trials in this process; answers the exit status."""
 

@@ -38,6 +38,12 @@ class KerasTunerEngine(Engine):
         self.check_host(role.host)
         return asyncio.run(lead(run, role))
 
+    def prepare(self, study_file: pathlib.Path) -> None:
+        """Starts the fork server, which imports the study."""
+        from hpo.engines.keras_tuner.worker import prepare
+
+        prepare(study_file)
+
     def work(self, role: env.Role, token_file: pathlib.Path, study_file: pathlib.Path) -> int:
         """Is the worker ``role`` until the chief says that it is over."""
         from hpo.engines.keras_tuner.worker import work

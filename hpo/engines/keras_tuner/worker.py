@@ -46,12 +46,19 @@ _EXIT_TERMINATED = 128 + signal.SIGTERM
 class Worker:
     """One worker's agent. ``run`` answers the exit status."""
 
-    def __init__(self, worker_id: str, address: str, token: str, study_file: pathlib.Path) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        address: str,
+        token: str,
+        study_file: pathlib.Path,
+        processes: TrialProcesses,
+    ) -> None:
         self._id = worker_id
         self._study_file = study_file
         self._incarnation = secrets.token_hex(8)
         self._client = ChiefClient(address, token, worker_id, self._incarnation)
-        self._processes = TrialProcesses(study_file)
+        self._processes = processes
         self._fence = 0
         self._lost = threading.Event()
         self._leaving = threading.Event()
@@ -62,7 +69,6 @@ class Worker:
         Raises RefusedError where the chief refuses this worker, PlaceError where the chief
         is gone.
         """
-        self._processes.warm_up()
         terms = self._join()
         threading.Thread(target=self._beat, args=(terms.lease_s,), daemon=True).start()
         with tempfile.TemporaryDirectory(prefix=f"tunefleet-{self._id}-") as scratch:
@@ -180,11 +186,9 @@ def _obituary(exit_code: int | None) -> str:
 
 def work(worker_id: str, address: str, token: str, study_file: pathlib.Path) -> int:
     """Runs a worker in this process until it is told to leave; answers its exit status."""
-    worker = Worker(worker_id, address, token, study_file)
-    # Trials inherit this: a Ctrl-C is for whoever started us, not for the middle of an epoch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    processes = prepare(study_file)
+    worker = Worker(worker_id, address, token, study_file, processes)
     signal.signal(signal.SIGTERM, lambda *_: worker.leave_soon())
-    _pin()
     if os.environ.get(env.SUPERVISED):
         threading.Thread(target=_die_with_supervisor, daemon=True).start()
     try:
@@ -192,6 +196,16 @@ def work(worker_id: str, address: str, token: str, study_file: pathlib.Path) -> 
     except RefusedError as error:
         log.error("%s", error)
         return _EXIT_GONE
+
+
+def prepare(study_file: pathlib.Path) -> TrialProcesses:
+    """Starts the fork server, which imports the study while the worker does something else."""
+    # Trials inherit this: a Ctrl-C is for whoever started us, not for the middle of an epoch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _pin()
+    processes = TrialProcesses(study_file)
+    processes.warm_up()
+    return processes
 
 
 def _pin() -> None:
