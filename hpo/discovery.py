@@ -46,7 +46,6 @@ class _Discovery:
         # Where a scope that was never active, and a parameter, were met.
         self._waiting: dict[Scope, Params] = {}
         self._homes: dict[Parameter, Params] = {}
-        self._reached: set[Parameter] = set()
 
     def run(self) -> SearchSpace:
         self._run({}, {}, spread=False)
@@ -132,10 +131,7 @@ class _Discovery:
         self._space = from_config(hp.get_config())
         params = dict(hp.values)
         for parameter in hp.declared:
-            if parameter not in self._reached:
-                self._homes[parameter] = params
-            if parameter.active(params):
-                self._reached.add(parameter)
+            self._homes.setdefault(parameter, params)
         for scope in map(_conditions, hp.inactive_scopes):
             if scope not in self._settled:
                 self._waiting.setdefault(scope, params)

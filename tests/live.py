@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+_MARKER = "TUNEFLEET_TEST_RUNS"
 STUDIES = ROOT / "tests" / "studies"
 
 
@@ -22,12 +24,18 @@ def launch(*arguments: str, env: dict[str, str] | None = None, timeout: float = 
     return subprocess.run(
         [sys.executable, "launch.py", *arguments],
         cwd=ROOT,
-        env={**os.environ, **(env or {})},
+        env=environment(arguments, env),
         capture_output=True,
         text=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
+
+
+def environment(arguments: Sequence[str], own: dict[str, str] | None = None) -> dict[str, str]:
+    """For `launch.py` with these ``arguments``: what it starts can be found by its runs folder."""
+    runs = dict(itertools.pairwise(arguments)).get("--runs", "")
+    return {**os.environ, _MARKER: runs, **(own or {})}
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
@@ -48,10 +56,11 @@ class LiveRun:
         self, runs: pathlib.Path, run_id: str, *arguments: str, env: dict[str, str] | None = None
     ) -> None:
         self.runs, self.id = runs, run_id
+        arguments = (*arguments, "--runs", str(runs))
         self.process = subprocess.Popen(
-            [sys.executable, "launch.py", *arguments, "--runs", str(runs)],
+            [sys.executable, "launch.py", *arguments],
             cwd=ROOT,
-            env={**os.environ, **(env or {})},
+            env=environment(arguments, env),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,

@@ -201,7 +201,7 @@ def declare_one(parameter: Parameter, hp: Any) -> Any:
 
 
 def _choice(name: str, values: list[Value]) -> Parameter:
-    ordered = not isinstance(values[0], str)
+    ordered = not isinstance(values[0], str) and len(values) != 2
     return Parameter(name, Kind.CHOICE, values[0], values=tuple(values), ordered=ordered)
 
 

@@ -147,7 +147,8 @@ def test_an_id_of_another_request(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_run_in_use_by_two_at_once(start: Callable[..., LiveRun]) -> None:
-    run = start("slow", "run", SLOW, "--id", "slow", "--trials", "4", "--seed", "1")
+    slowly = {"SLOW_STEP_S": "0.3"}
+    run = start("slow", "run", SLOW, "--id", "slow", "--trials", "4", "--seed", "1", env=slowly)
     run.busy_worker()
     follower = launch("run", SLOW, "--id", "slow", "--trials", "4", "--runs", str(run.runs))
     status, _, err = run.wait()

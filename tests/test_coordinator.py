@@ -513,7 +513,7 @@ def test_a_step_reported_again_replaces_the_first(crashed: bool) -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_an_objective_that_is_no_number_ends_the_trial(bad: float) -> None:
-    driver = a_driver()
+    driver = a_driver(direction=Direction.MAX)
     driver.join("w")
     grant = driver.ask("w")
     driver.report(grant, 1, loss=0.5)

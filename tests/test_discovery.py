@@ -225,6 +225,34 @@ def test_a_scope_that_can_never_be_active_ends_the_search(values: list[str]) -> 
     assert space.size == (2 if values == ["typo"] else 1 + 4)
 
 
+def test_a_scope_is_entered_by_the_first_value_that_its_parent_can_have() -> None:
+    def use(hp: Any) -> None:
+        layers = hp.Int("layers", 1, 5)
+        with hp.conditional_scope("layers", [99, 3]):
+            if layers == 3:
+                hp.Boolean("odd")
+
+    assert names(use) == ["layers", "odd"]
+
+
+def test_a_name_with_two_ranges_never_has_a_value_of_the_other() -> None:
+    seen = set()
+
+    def use(hp: Any) -> None:
+        hp.Choice("kind", ["a", "b"])
+        with hp.conditional_scope("kind", ["a"]):
+            small = hp.Int("n", 1, 3)
+        with hp.conditional_scope("kind", ["b"]):
+            large = hp.Choice("n", [10, 20])
+            with hp.conditional_scope("n", [2, 20]):
+                if large == 20:
+                    hp.Boolean("extra")
+        seen.add((small, large))
+
+    assert names(use) == ["kind", "n", "n", "extra"]
+    assert seen == {(1, None), (3, None), (None, 10), (None, 20)}
+
+
 def test_scopes_that_exclude_each_other_end_the_search() -> None:
     def use(hp: Any) -> None:
         kind = hp.Choice("kind", ["a", "b"])
@@ -258,8 +286,8 @@ def test_what_a_scope_raises_is_raised() -> None:
 
 def test_a_corner_that_is_no_model_refuses_neither_itself_nor_a_scope() -> None:
     def use(hp: Any) -> None:
-        layers = hp.Int("layers", 1, 9)
         kind = hp.Choice("kind", ["a", "b", "c"])
+        layers = hp.Int("layers", 1, 9)
         if layers > 5:
             raise ValueError("nothing is left to pool")
         with hp.conditional_scope("kind", ["b"]):
@@ -268,4 +296,4 @@ def test_a_corner_that_is_no_model_refuses_neither_itself_nor_a_scope() -> None:
         if kind == "c" and hp.Boolean("wide"):
             hp.Int("units", 1, 4)
 
-    assert names(use) == ["layers", "kind", "deep", "wide", "units"]
+    assert names(use) == ["kind", "layers", "deep", "wide", "units"]

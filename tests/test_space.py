@@ -297,10 +297,22 @@ def test_integers_are_exact_however_large() -> None:
     assert max(an_int(1, 10**12, 10, "log").levels()) == 10**12
 
 
+def test_a_float_whose_ends_meet_has_one_value() -> None:
+    single = a_float(0.5, 0.5, None)
+    assert list(single.levels()) == [0.5]
+    assert single.from_unit(0.3) == 0.5 and single.contains(0.5) and not single.contains(0.6)
+    assert SearchSpace([single]).size == 1
+
+
 def test_dust_around_zero_is_on_the_lattice() -> None:
     assert a_float(-0.3, 0.3, 0.1).contains(-0.3 + 3 * 0.1)
     assert a_float(1.1, 1.331, 1.1, "log").contains(1.1 * 1.1**2)
     assert not a_float(-0.3, 0.3, 0.1).contains(0.01)
+
+
+def test_an_end_just_short_of_the_lattice_is_never_passed() -> None:
+    for high in (1e6 * (1 - 2e-9), 1e6 * (1 - 1e-12), 1e6):
+        assert max(a_float(1.0, high, 100, "log").levels()) == high
 
 
 @pytest.mark.parametrize("ends", [(0.0, math.inf), (-math.inf, 1.0)])
