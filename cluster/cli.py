@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -91,9 +92,18 @@ VERBS = {
 }
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM, so that whatever was begun is ended on the way out."""
+
+
+def _terminate(*_: object) -> None:
+    raise _TerminatedError
+
+
 def main(arguments: Sequence[str]) -> int:
     """Does what was typed; answers the exit status. Errors are one line on standard error."""
     debug = "--debug" in arguments
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch(list(arguments))
     except TuneFleetError as error:
@@ -103,6 +113,8 @@ def main(arguments: Sequence[str]) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130
+    except _TerminatedError:
+        return 75
     except BrokenPipeError:
         # The reader of a pipe such as `| head` has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -78,7 +78,7 @@ def search(parser: Parser) -> None:
     add("--engine", default="keras-tuner", metavar="NAME", help="who drives (keras-tuner)")
     add("--sampler", default="random", metavar="NAME", help="what to try (random)")
     add("--pruner", default="none", metavar="NAME", help="which trials to end early (none)")
-    add("--trials", type=number(int, 1), metavar="N", help="points to try (10; grid: all)")
+    add("--trials", type=number(int, 1, 10**9), metavar="N", help="points to try (10; grid: all)")
     add("--epochs", type=number(int, 1), metavar="N", help="at most so many epochs a trial")
     add("--train-examples", type=number(int, 1), metavar="N", help="train on so many examples")
     add("--seed", type=number(int, 0, 2**31 - 1), metavar="N", help="0 is a seed (drawn)")
@@ -89,7 +89,7 @@ def search(parser: Parser) -> None:
 def place(parser: Parser) -> None:
     """Where and with how much to search."""
     add = parser.add_argument
-    add("--workers", type=number(int, 1), metavar="N", help="trials at a time (2)")
+    add("--workers", type=number(int, 1, 1000), metavar="N", help="trials at a time (2)")
     add(
         "--gpus-per-worker",
         type=number(int, 0),

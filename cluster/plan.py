@@ -76,7 +76,7 @@ def waiting_worker(
 
 
 def _supervised(spec: ClusterSpec) -> dict[str, str]:
-    own = {env.SUPERVISED: "1", "PYTHONPATH": str(ROOT)}
+    own = {env.SUPERVISED: "1", **env.of_project(ROOT)}
     return own | env.data_variables(spec.data_dir)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 import sys
 import time
 from typing import Any, TextIO
@@ -152,10 +153,10 @@ def summary(run: Run, winner: Winner | None = None) -> None:
 
 def typed(run: Run, verb: str, *arguments: str) -> str:
     """The command line that does ``verb`` with ``run``."""
-    words = ["python launch.py", verb, run.id, *arguments]
+    words = ["python", "launch.py", verb, run.id, *arguments]
     if run.folder.parent != pathlib.Path("runs"):
         words += ["--runs", str(run.folder.parent)]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def _ending(status: dict[str, Any]) -> str:

@@ -11,11 +11,12 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from hpo import errors
+from hpo import env, errors
 from hpo.errors import PlaceError, StudyError, TuneFleetError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -35,15 +36,19 @@ def ask(
     with subprocess.Popen(
         command,
         pass_fds=[sending],
-        cwd=ROOT,
-        env={**environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-        stdin=subprocess.DEVNULL,
+        env={**environ, **env.of_project(ROOT, environ), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        # Held open: the child leaves when it closes, which the system does for a dead parent.
+        stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,
     ) as child:
         os.close(sending)
-        with os.fdopen(receiving) as answers:
-            text = answers.read()
+        try:
+            with os.fdopen(receiving) as answers:
+                text = answers.read()
+        except BaseException:
+            child.kill()
+            raise
     if not text:
         raise StudyError(
             f"{arguments[0]} ended the process that read it (status {child.returncode}): look for "
@@ -60,6 +65,7 @@ def ask(
 
 def answer(fd: str, make: Callable[[], dict[str, Any]]) -> NoReturn:
     """In the child: answers with what ``make`` gives, or with the error it raises; then ends."""
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         reply = make()
     except Exception as error:
@@ -71,3 +77,9 @@ def answer(fd: str, make: Callable[[], dict[str, Any]]) -> NoReturn:
         json.dump(reply, out)
     # Interpreters with TensorFlow in them take long to leave, or hang.
     os._exit(0)
+
+
+def _leave_with_parent() -> None:
+    while os.read(0, 1):
+        continue
+    os._exit(1)

@@ -85,6 +85,16 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> pathlib.Path:
     return pathlib.Path(base) / "tunefleet"
 
 
+def of_project(root: pathlib.Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables with which a child finds the project, wherever it runs, and nothing instead.
+
+    Python would look into the working directory first, where a person's ``queue.py`` or
+    ``hpo`` may lie.
+    """
+    path = [str(root), *filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys(path)), "PYTHONSAFEPATH": "1"}
+
+
 def data_variables(data_dir: pathlib.Path | None) -> dict[str, str]:
     """The variable that tells a child process where the data set's files are, if it is known."""
     return {DATA_DIR: str(data_dir.resolve())} if data_dir else {}

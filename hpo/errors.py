@@ -8,7 +8,7 @@ TuneFleetError            one line for the user; carries the exit status
 ├── RunError              no such run, or it is in use, or it was made by another request (2)
 ├── PlaceError            the machine the search runs on failed: disk, port, processes (3)
 │   └── LedgerError       the run's ledger cannot be read or written (3)
-└── RefusedError          the chief refused a worker: token, study or identity (3)
+└── RefusedError          the chief refused a worker: token, study or identity (2)
 
 A message says what is wrong, where, and what would be right. It is one line: a newline in
 the parts it was made from is folded, so that a log reader sees one error as one record.
@@ -64,3 +64,5 @@ class LedgerError(PlaceError):
 
 class RefusedError(TuneFleetError):
     """The chief refused a worker's call for good."""
+
+    exit_status = 2

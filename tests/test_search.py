@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from hpo.tensorboard_server import serve
 from tests.hparams_page import Page, metrics_of
-from tests.live import ROOT, STUDIES, LiveRun, launch, points
+from tests.live import ROOT, STUDIES, LiveRun, launch, points, wait_until
 
 GRID = str(STUDIES / "small_grid.py")
 FUNCTION = str(ROOT / "examples" / "plain_function.py")
@@ -163,3 +165,73 @@ def test_an_edited_study_goes_on_as_it_was(
     done = launch("resume", "edited", "--trials", "+1", "--runs", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert trials(tmp_path, "edited")[:1] == first
+
+
+def test_a_persons_own_folder_cannot_hide_the_project_or_the_library(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Studies run where they were started, next to whatever lies there."""
+    (tmp_path / "hpo").mkdir()
+    (tmp_path / "hpo" / "__init__.py").write_text("")
+    (tmp_path / "queue.py").write_text("raise RuntimeError('not this one')\n")
+    (tmp_path / "data.csv").write_text("3\n")
+    (tmp_path / "beside.py").write_text("OFFSET = 4\n")
+    (tmp_path / "mine.py").write_text(
+        "import beside\n"
+        "OBJECTIVE = 'loss'\n"
+        "READ = int(open('data.csv').read())\n"
+        "def evaluate(hp, report):\n"
+        "    report(1, {'loss': READ + beside.OFFSET + 0 * hp.Int('n', 1, 9)})\n"
+        "    return {}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), "run", "mine.py", "--trials", "2", "--id", "x"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {row["value"] for row in trials(tmp_path / "runs", "x")} == {7.0}
+
+
+def test_the_same_request_twice_at_once_is_one_search(tmp_path: pathlib.Path) -> None:
+    slow = str(STUDIES / "slow.py")
+    command = ["run", slow, "--trials", "4", "--seed", "1", "--id", "same", "--runs", str(tmp_path)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "launch.py", *command],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    rows = trials(tmp_path, "same")
+    assert [row["attempt"] for row in rows] == [1] * 4
+
+
+def test_a_search_that_is_told_to_end_while_it_reads_leaves_nothing(
+    tmp_path: pathlib.Path, start: Callable[..., LiveRun]
+) -> None:
+    study = tmp_path / "long.py"
+    study.write_text("import time\ntime.sleep(60)\n")
+    run = start("long", "run", str(study), "--id", "long")
+    wait_until(lambda: len(run.processes()) >= 3, "the study is being read")
+    run.process.terminate()
+    assert run.wait(timeout=10)[0] == 75
+    wait_until(lambda: run.processes() == [], "nothing is left", timeout=2)
+
+
+def test_more_trials_for_a_run_that_is_under_way_are_refused(
+    start: Callable[..., LiveRun],
+) -> None:
+    slowly = {"SLOW_STEP_S": "0.3"}
+    run = start("slow", "run", str(STUDIES / "slow.py"), "--id", "slow", env=slowly)
+    run.busy_worker()
+    refused = launch("resume", "slow", "--trials", "+4", "--runs", str(run.runs))
+    assert refused.returncode == 2
+    assert "is running" in refused.stderr

@@ -16,7 +16,6 @@ from typing import IO
 from cluster.plan import JobPlan, ProcessPlan
 from hpo.engines.base import load_engine
 from hpo.errors import PlaceError, TuneFleetError, UsageError
-from hpo.lock import Lock
 
 _POLL_S = 0.1
 _SHOW_S = 0.5
@@ -72,18 +71,14 @@ class Reserve:
 def supervise(plan: JobPlan, reserve: Reserve, show: Callable[[], None]) -> int:
     """Runs ``plan`` to its end in the foreground; answers the chief's exit status.
 
-    Its first workers are those in ``reserve``, if there are any.
+    Its first workers are those in ``reserve``, if there are any. The caller holds the run's
+    supervisor lock.
 
     ``show`` is called about twice a second. Ctrl-C drains, a second one stops at once;
     SIGTERM drains. When this returns or raises, none of the processes is left.
     """
-    lock = Lock(plan.run.supervisor_lock)
-    lock.acquire()
-    try:
-        with _Signals() as signals:
-            return _Supervisor(plan, reserve, signals, show).run()
-    finally:
-        lock.release()
+    with _Signals() as signals:
+        return _Supervisor(plan, reserve, signals, show).run()
 
 
 class _Signals:
@@ -236,7 +231,8 @@ class _Supervisor:
             if sessions and sessions[-1]["pid"] == chief.popen.pid:
                 return int(sessions[-1]["address"].rpartition(":")[2])
             status = chief.popen.poll()
-            if status in (2, 3):
+            if status is not None and status > 0:
+                # Also Python's own 1, which is no verdict of a chief that never served.
                 raise _last_words(chief, status)
             if status is not None:
                 # Killed before it served: whoever looks after it starts another.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import re
 import shutil
+import time
 
 from cluster.devices import gpus_here, share
 from cluster.entrypoint import set_up_logging
@@ -16,11 +18,15 @@ from hpo import env
 from hpo.engines.base import check_supported, load_engine
 from hpo.errors import RunError, TuneFleetError, UsageError
 from hpo.ledger import LedgerWriter
+from hpo.lock import Lock
 from hpo.registry import PRUNERS, SAMPLERS, suggest
 from hpo.run import Run, SearchRequest, check_id, create_run, list_runs, new_id, open_run
+from hpo.status import is_live
 from hpo.study import Study, digest_of, find_study
 
 DEFAULT_LEASE_S = 30.0
+# How long a worker by hand looks for its chief's run: reading a study takes that a while.
+_CHIEF_S = 60.0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,9 +45,16 @@ def run(args: argparse.Namespace) -> int:
     # What is wrong with the place is said before a study is read for seconds.
     load_engine(request.engine).check_host(spec.host)
     devices = share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
-    waiting = [waiting_worker(request.engine, path, spec, own) for own in devices]
+    # More than one a core would only slow the reading of the study down.
+    early = devices[: len(_cpus())]
+    waiting = [waiting_worker(request.engine, path, spec, own) for own in early]
     with local.Reserve([] if role else waiting) as reserve:
-        found = _create(args, request, path, spec)
+        try:
+            found = _create(args, request, path, spec)
+        except RunError:
+            found = _existing(args, request)
+            if found is None:
+                raise
         try:
             return _lead_or_search(found, role, spec, args.debug, reserve)
         except TuneFleetError:
@@ -52,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     """Goes on with a run that was interrupted, or with more trials than it had."""
     found = open_run(args.runs, args.run)
-    if args.trials is not None and not found.supervised:
+    if args.trials is not None:
         found = _with_trials(found, args.trials)
     spec = ClusterSpec.from_options(args, workers=found.workers)
     return _search(found, spec, args.debug, local.Reserve([]))
@@ -134,8 +147,10 @@ def _forget_if_never_begun(found: Run) -> None:
 
 def _with_trials(found: Run, text: str) -> Run:
     """The run with more trials wanted: ``+N`` more, or ``N`` in all."""
-    if not text.removeprefix("+").isdecimal():
+    if not re.fullmatch(r"\+?[0-9]{1,9}", text):
         raise UsageError(f"--trials {text!r}: give +N for so many more, or N for so many in all")
+    if is_live(found):
+        raise RunError(f"run {found.id} is running: stop it first, or wait for its end")
     number = int(text)
     wanted = found.wanted + number if text.startswith("+") else max(found.wanted, number)
     wanted = SAMPLERS.load(found.request.sampler).wanted(found.study, wanted)
@@ -147,14 +162,28 @@ def _with_trials(found: Run, text: str) -> Run:
 
 def _search(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserve) -> int:
     """Leads a run to its end from here, or follows it where another process already does."""
+    from cluster.verbs.reading import follow
+
+    print(f"run {found.id}", flush=True)
+    lock = Lock(found.supervisor_lock)
+    try:
+        lock.acquire(patience_s=0.2)
+    except RunError:
+        return follow(found)
+    try:
+        if found.chief_lives:
+            # One that was started by hand.
+            return follow(found)
+        return _supervise(found, spec, debug, reserve)
+    finally:
+        lock.release()
+
+
+def _supervise(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserve) -> int:
+    """Leads a run to its end, evaluates its winner and sums it up."""
     from cluster.progress import Progress, summary
     from hpo.winner import remember_test
 
-    print(f"run {found.id}", flush=True)
-    if found.supervised or found.chief_lives:
-        from cluster.verbs.reading import follow
-
-        return follow(found)
     engine = load_engine(found.request.engine)
     devices = share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
     job = plan(found, spec, engine.roles(spec.workers), devices)
@@ -178,18 +207,21 @@ def _work(args: argparse.Namespace, role: env.Role, path: pathlib.Path) -> int:
 def _token_file(args: argparse.Namespace, role: env.Role) -> pathlib.Path:
     """The token of the run that a worker joins.
 
-    Named by the environment; or of the run ``--id``; or of the run here whose chief serves
-    at the address given.
+    Named by the environment; or of the run here, ``--id`` if that is given, whose chief
+    serves at the address given, once it does.
     """
     if named := os.environ.get(env.TOKEN_FILE):
         return pathlib.Path(named)
-    if args.id:
-        return open_run(args.runs, args.id).token_file
     from cluster.verbs.control import chief_address
 
-    for candidate in list_runs(args.runs)[0]:
-        if (chief_address(candidate) or "").endswith(f":{role.port}"):
-            return candidate.token_file
+    deadline = time.monotonic() + _CHIEF_S
+    while time.monotonic() < deadline:
+        # Processes on several terminals start in any order.
+        for candidate in list_runs(args.runs)[0]:
+            is_it = args.id in (None, candidate.id)
+            if is_it and (chief_address(candidate) or "").endswith(f":{role.port}"):
+                return candidate.token_file
+        time.sleep(0.5)
     raise UsageError(
         f"no run in {args.runs} is served at {role.host}:{role.port}: start the chief first, "
         f"or set {env.TOKEN_FILE} to its token file"

@@ -194,6 +194,9 @@ def work(worker_id: str, address: str, token: str, study_file: pathlib.Path) -> 
     try:
         return worker.run()
     except RefusedError as error:
+        if not os.environ.get(env.SUPERVISED):
+            raise
+        # `run` starts another in its place.
         log.error("%s", error)
         return _EXIT_GONE
 
