@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 from hpo import env
+from hpo.child import end_own_group
 from hpo.engines.base import load_engine
 from hpo.errors import TuneFleetError, UsageError
 from hpo.run import Run
@@ -31,7 +32,7 @@ def _hear_role() -> None:
     while not line.endswith(b"\n"):
         byte = os.read(sys.stdin.fileno(), 1)
         if not byte:
-            sys.exit(0)
+            end_own_group()
         line += byte
     told = json.loads(line)
     os.environ.update(told["environment"])

@@ -43,9 +43,16 @@ class Reserve:
     """
 
     def __init__(self, plans: Sequence[ProcessPlan]) -> None:
-        self._waiting = [_start(plan) for plan in plans]
+        self._plans = plans
+        self._waiting: list[_Process] = []
 
     def __enter__(self) -> Reserve:
+        try:
+            for plan in self._plans:
+                self._waiting.append(_start(plan))
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,6 +19,7 @@ import time
 import grpc
 
 from hpo import env
+from hpo.child import end_own_group
 from hpo.engines.keras_tuner.client import (
     ChiefClient,
     Granted,
@@ -224,4 +225,4 @@ def _die_with_supervisor() -> None:
         while os.read(0, 1):
             time.sleep(0)
     log.info("the process that started this worker is gone")
-    os._exit(_EXIT_GONE)
+    end_own_group()
