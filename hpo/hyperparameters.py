@@ -22,7 +22,6 @@ from typing import Any
 from hpo.errors import PlaceError, SpaceError
 from hpo.parameter import Condition, Kind, Parameter
 from hpo.space import SearchSpace
-from hpo.trial import Params
 
 _PACKAGE = "keras_tuner"
 _CLASS_OF_KIND = {
@@ -75,11 +74,6 @@ def from_config(config: Mapping[str, Any]) -> SearchSpace:
 def parameter_of(hp: Any) -> Parameter:
     """One of KerasTuner's hyperparameters, such as its ``Int``, as ours."""
     return _parameter(type(hp).__name__, hp.get_config())
-
-
-def active_values(hp: Any) -> Params:
-    """The values in ``hp`` as a plain dictionary."""
-    return dict(hp.values)
 
 
 def _parameter(class_name: str, config: Mapping[str, Any]) -> Parameter:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
-import math
 import pathlib
 import re
 import sys
@@ -209,11 +208,6 @@ def metrics_of(values: Mapping[str, Any], where: str) -> dict[str, float]:
         except (TypeError, ValueError):
             raise StudyError(f"{where} gave {name}={value!r}, which is not a number") from None
     return metrics
-
-
-def is_finite(value: float | None) -> bool:
-    """Whether there is a value that a search can compare."""
-    return value is not None and math.isfinite(value)
 
 
 def _import(path: pathlib.Path) -> types.ModuleType:
