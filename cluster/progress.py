@@ -68,8 +68,8 @@ def _line(record: TrialRecord, tally: Tally) -> str:
         words.append(record.failure.value)
     if record.value is not None:
         words.append(f"{tally.run.study.objective}={tables.number(record.value)}")
-    if record.started_at and record.ended_at:
-        words.append(f"in {tables.duration(record.ended_at - record.started_at)}")
+    if record.fit_s is not None:
+        words.append(f"in {tables.duration(record.fit_s)}")
     words.append(f"({_standing(tally)})")
     return " ".join(words) + (f": {tables.headline(record.error)}" if record.error else "")
 

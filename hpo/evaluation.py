@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpo import child
+from hpo.inputs import Inputs
 from hpo.run import Run
 from hpo.runner import build, inputs_of, set_up_tensorflow
 from hpo.study import Form, StudyModule
@@ -33,12 +34,22 @@ def _evaluate(folder: str, weights: str, point: str) -> dict[str, Any]:
     run = Run(pathlib.Path(folder))
     chosen = json.loads(point)
     module = StudyModule(run.study_path())
+    model = restore(run, module, chosen, weights)
+    return {"metrics": metrics_on_test(model, inputs_of(module, chosen["params"]))}
+
+
+def restore(run: Run, module: StudyModule, chosen: Mapping[str, Any], weights: str) -> Any:
+    """The model at the ``params`` and ``seed`` that were ``chosen``, with its kept weights."""
     set_up_tensorflow(chosen["seed"])
     model = build(module, run.study.space, chosen["params"])
     model.load_weights(weights)
-    data = inputs_of(module, chosen["params"])
+    return model
+
+
+def metrics_on_test(model: Any, data: Inputs) -> Metrics:
+    """What ``model`` reaches on the test set."""
     metrics = model.evaluate(data.test, return_dict=True, verbose=0)
-    return {"metrics": {name: float(value) for name, value in metrics.items()}}
+    return {name: float(value) for name, value in metrics.items()}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,31 @@ def _from_mapping(
             examples = min(limit, count)
         sets[name] = _gathered(_tensors(part), np.arange(min(limit, count)), batch_size, seed)
     return Inputs(**sets, examples=examples)
+
+
+def digests(loaded: Any) -> dict[str, str | None]:
+    """The SHA-256 of each part that ``load_data`` answered, over its arrays in order.
+
+    Of an array go in its type, its shape and its bytes. None for a ``tf.data`` set, which
+    has no bytes of its own.
+    """
+    mapped = isinstance(loaded, Mapping)
+    parts = loaded if mapped else dict(zip(("train", "test"), loaded, strict=True))
+    return {name: _digest(parts[name]) for name in _PARTS if name in parts}
+
+
+def _digest(part: Any) -> str | None:
+    import keras
+    import tensorflow as tf
+
+    if isinstance(part, tf.data.Dataset):
+        return None
+    found = hashlib.sha256()
+    for array in map(np.asarray, keras.tree.flatten(tuple(part))):
+        found.update(f"{array.dtype.str} {array.shape} ".encode())
+        # The bytes of objects are addresses, others in every process.
+        found.update((array.astype(str) if array.dtype.hasobject else array).tobytes())
+    return found.hexdigest()
 
 
 def _tensors(pair: Any) -> Any:

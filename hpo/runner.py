@@ -101,7 +101,7 @@ def inputs_of(
     module: StudyModule, params: Mapping[str, Any], order: TrialOrder | None = None
 ) -> Inputs:
     """The study's data, batched as ``params`` and the trial ``order`` say."""
-    batch_size = int(params.get("batch_size", module.batch_size))
+    batch_size = batch_size_of(module, params)
     if order is None:
         return prepare(module.load_data(), batch_size, split_seed=0, shuffle_seed=0)
     return prepare(
@@ -141,6 +141,11 @@ def _fit(
     path = scratch / "best.weights.h5"
     model.save_weights(path)
     return Outcome(weights=path)
+
+
+def batch_size_of(module: StudyModule, params: Mapping[str, Any]) -> int:
+    """The tuned ``batch_size``, or the study's."""
+    return int(params.get("batch_size", module.batch_size))
 
 
 def epochs_of(module: StudyModule, order: TrialOrder) -> int:

@@ -92,6 +92,13 @@ class TrialRecord:
     asked_seq: int = 0
     ended_seq: int | None = None
 
+    @property
+    def fit_s(self) -> float | None:
+        """Seconds from being handed out to the end; None as long as there is no end."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return self.ended_at - self.started_at
+
     def to_json(self) -> dict[str, Any]:
         """The stable shape that ``trials --json`` prints, one object an attempt."""
         return {

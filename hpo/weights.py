@@ -42,13 +42,13 @@ class Incoming:
         self._target = target
         self._draft = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
         self._digest = hashlib.sha256()
-        with _on_disk(self._draft):
+        with on_disk(self._draft):
             self._file = self._draft.open("wb")
 
     def write(self, data: bytes) -> None:
         """Takes one chunk."""
         self._digest.update(data)
-        with _on_disk(self._draft):
+        with on_disk(self._draft):
             self._file.write(data)
 
     def finish(self, sha256: str) -> bool:
@@ -56,7 +56,7 @@ class Incoming:
         if self._digest.hexdigest() != sha256:
             self.discard()
             return False
-        with _on_disk(self._draft):
+        with on_disk(self._draft):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -71,8 +71,10 @@ class Incoming:
 
 
 @contextlib.contextmanager
-def _on_disk(path: pathlib.Path) -> Iterator[None]:
+def on_disk(path: pathlib.Path) -> Iterator[None]:
+    """What the disk refuses while ``path`` is written, as a PlaceError."""
     try:
         yield
     except OSError as error:
-        raise PlaceError(f"cannot write {path}: {error.strerror}: free space there") from error
+        why = error.strerror or error
+        raise PlaceError(f"cannot write {path}: {why}: free space there") from error

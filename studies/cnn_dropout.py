@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpo import data
+from studies._images import classifier, convolutions
 
 OBJECTIVE = "val_accuracy"
 EPOCHS = 30
@@ -33,25 +34,12 @@ def build_model(hp: Any) -> Any:
     # The published best values, 480 and 224, lie on a step of 32.
     units = hp.Int("dense_units", 64, 512, step=32)
     dropout = hp.Float("dropout", 0.1, 0.5, step=0.1)
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28), dtype="uint8"),
-            # In the graph, so that data stay bytes in memory, a quarter of float32.
-            keras.layers.Rescaling(1 / 255),
-            keras.layers.Reshape((28, 28, 1)),
-            keras.layers.Conv2D(32, 3, activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Conv2D(64, 3, activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(units, activation="relu"),
-            keras.layers.Dropout(dropout),
-            # Probabilities lose too much in a 16-bit float when precision is mixed.
-            keras.layers.Dense(10, activation="softmax", dtype="float32"),
-        ]
-    )
-    model.compile(optimizer(hp), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return model
+    hidden = [
+        *convolutions(),
+        keras.layers.Dense(units, activation="relu"),
+        keras.layers.Dropout(dropout),
+    ]
+    return classifier(hidden, optimizer(hp))
 
 
 def optimizer(hp: Any) -> Any:

@@ -22,8 +22,8 @@ LAYERS: list[set[str]] = [
     {"hyperparameters", "discovery", "study", "data", "inputs", "leases", "weights", "reachable"},
     {"ledger", "samplers"},
     {"coordinator", "run"},
-    {"runner", "preload", "trial_process", "probe", "evaluation", "winner"}
-    | {"status", "tensorboard", "tensorboard_server"},
+    {"runner", "preload", "trial_process", "probe", "evaluation", "winner", "export", "provenance"}
+    | {"status", "tensorboard", "tensorboard_server", "tensorboard_upkeep"},
     {"engines"},
     {"cluster"},
 ]

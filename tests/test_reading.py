@@ -380,7 +380,7 @@ def test_best_has_the_documented_shape(live: Book) -> None:
     best = {"trial_id": "0002", "value": 0.95, "params": {"rate": 0.02}, "test": None}
     assert read("best", live) == best
     text = say("best", live).stdout.split()
-    assert text == ["trial", "0002", "val_accuracy", "0.95", "rate", "0.02"]
+    assert text == ["trial", "0002", "val_accuracy", "0.95", "fit", "41", "s", "rate", "0.02"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("--json",)])
@@ -412,11 +412,11 @@ def load_data():
 """
 
 
-def save_weights(path: pathlib.Path) -> None:
+def save_weights(path: pathlib.Path, layer: str = "dense") -> None:
     """Weights that tell the sign of the input, as Keras lays them out, without its 5 s start."""
     with h5py.File(path, "w") as file:
-        file["layers/dense/vars/0"] = np.array([[-1.0, 1.0]], "float32")
-        file["layers/dense/vars/1"] = np.zeros(2, "float32")
+        file[f"layers/{layer}/vars/0"] = np.array([[-1.0, 1.0]], "float32")
+        file[f"layers/{layer}/vars/1"] = np.zeros(2, "float32")
 
 
 @pytest.fixture

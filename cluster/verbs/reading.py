@@ -17,7 +17,7 @@ from hpo.run import Run, open_run
 from hpo.run import list_runs as runs_in
 from hpo.status import STOPPED, is_live, status_of
 from hpo.trial import TrialRecord, TrialState
-from hpo.winner import remember_test
+from hpo.winner import Winner, remember_test
 
 _LOOK_S = 0.5
 _SHORT = ("id", "study", "engine", "sampler", "pruner", "state", "trials", "best", "elapsed_s")
@@ -160,12 +160,7 @@ def best(args: argparse.Namespace) -> int:
     """Prints the winner, with its test figures; they are computed now if nobody did before."""
     run = open_run(args.runs, args.run)
     environ = {**os.environ, **env.data_variables(args.data_dir)}
-    winner = remember_test(run, environ, args.debug)
-    if winner is None:
-        raise RunError(
-            f"run {run.id} has no completed trial yet, so nothing is best: "
-            f"see {typed(run, 'trials')}"
-        )
+    winner = completed(run, remember_test(run, environ, args.debug))
     if winner.untested:
         print(f"launch.py: no test figures: {winner.untested}", file=sys.stderr)
     if args.json:
@@ -174,9 +169,20 @@ def best(args: argparse.Namespace) -> int:
     record = winner.record
     rows = [("trial", record.trial_id), (run.study.objective, tables.number(record.value))]
     rows += [("test", tables.assignments(winner.test))] if winner.test else []
+    rows += [("fit", tables.duration(record.fit_s))] if record.fit_s is not None else []
     rows += [(name, tables.number(value)) for name, value in record.params.items()]
     tables.print_pairs(rows)
     return 0
+
+
+def completed(run: Run, winner: Winner | None) -> Winner:
+    """The ``winner`` of ``run``; raises RunError where no trial has completed."""
+    if winner is None:
+        raise RunError(
+            f"run {run.id} has no completed trial yet, so nothing is best: "
+            f"see {typed(run, 'trials')}"
+        )
+    return winner
 
 
 def logs(args: argparse.Namespace) -> int:

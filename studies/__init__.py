@@ -1,0 +1,1 @@
+"""The studies that come with the project; a name for `run` is a file's, with dashes."""
