@@ -45,6 +45,12 @@ def _best(parser: Parser) -> None:
     options.data_dir(parser)
 
 
+def _export(parser: Parser) -> None:
+    _one_run(parser)
+    options.out(parser)
+    options.data_dir(parser)
+
+
 def _logs(parser: Parser) -> None:
     _one_run(parser)
     parser.add_argument("which", nargs="?", metavar="TRIAL", help="a trial's or a worker's id")
@@ -68,6 +74,9 @@ def _tensorboard(parser: Parser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="where it listens")
     parser.add_argument("--port", type=options.number(int, 0, 65535), default=6006, metavar="P")
+    parser.add_argument(
+        "--rebuild", action="store_true", help="write its files anew from the ledger first"
+    )
 
 
 def _check(parser: Parser) -> None:
@@ -85,6 +94,7 @@ VERBS = {
     "trials": Verb("reading", "a row for each attempt", _read_run),
     "watch": Verb("reading", "follow a run live", _one_run),
     "best": Verb("reading", "the winner and its test figures", _best),
+    "export": Verb("exporting", "the winner's model, with how it came about", _export),
     "logs": Verb("reading", "the chief's, a worker's or a trial's log", _logs),
     "tensorboard": Verb("tensorboard", "open TensorBoard HParams", _tensorboard),
     "check": Verb("checking", "is a study sound, and what is supported", _check),

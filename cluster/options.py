@@ -72,6 +72,13 @@ def data_dir(parser: Parser) -> None:
     parser.add_argument("--data-dir", type=pathlib.Path, metavar="DIR", help="the data set's files")
 
 
+def out(parser: Parser) -> None:
+    """Where a model is written."""
+    parser.add_argument(
+        "--out", type=pathlib.Path, required=True, metavar="FILE", help="a name that ends in .keras"
+    )
+
+
 def search(parser: Parser) -> None:
     """What to search."""
     add = parser.add_argument
@@ -82,7 +89,9 @@ def search(parser: Parser) -> None:
     add("--epochs", type=number(int, 1), metavar="N", help="at most so many epochs a trial")
     add("--train-examples", type=number(int, 1), metavar="N", help="train on so many examples")
     add("--seed", type=number(int, 0, 2**31 - 1), metavar="N", help="0 is a seed (drawn)")
+    add("--start", type=pathlib.Path, metavar="FILE", help="points to try first, as JSON")
     add("--id", metavar="NAME", help="the run's id (made from the study and the time)")
+    add("--trial-timeout", type=number(float, 1), metavar="S", help="end longer trials (never)")
     add("--lease", type=number(float, 1, 3600), metavar="S", help="a worker's lease (30 s)")
 
 
@@ -99,3 +108,8 @@ def place(parser: Parser) -> None:
     data_dir(parser)
     add("--host", default="127.0.0.1", metavar="H", help="the chief's address (127.0.0.1)")
     add("--port", type=number(int, 0, 65535), default=0, metavar="P", help="its port (a free one)")
+    add(
+        "--insecure",
+        action="store_true",
+        help="let KerasTuner's own workers join, without a token (loopback only)",
+    )

@@ -44,7 +44,8 @@ class JobPlan:
         """The chief, at ``port`` (0: a free one)."""
         role = self.role(0, port)
         command = _command(self.run.request.engine, self.run.folder)
-        return ProcessPlan(role[env.TUNER_ID], command, _supervised(self.spec) | role, self.log(0))
+        environment = _supervised(self.spec) | role | env.insecure(self.spec.insecure)
+        return ProcessPlan(role[env.TUNER_ID], command, environment, self.log(0))
 
     def worker(self, number: int, port: int) -> ProcessPlan:
         """The ``number``-th worker, of a chief at ``port``."""

@@ -18,6 +18,7 @@ class ClusterSpec:
     host: str = "127.0.0.1"
     port: int = 0
     data_dir: pathlib.Path | None = None
+    insecure: bool = False
 
     @classmethod
     def from_options(cls, options: argparse.Namespace, workers: int) -> ClusterSpec:
@@ -28,4 +29,5 @@ class ClusterSpec:
             host=options.host,
             port=options.port,
             data_dir=options.data_dir,
+            insecure=options.insecure,
         )

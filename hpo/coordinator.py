@@ -30,6 +30,7 @@ from hpo.protocol import (
     Rules,
     Stop,
     StoreAttempt,
+    StoreExhausted,
     StoreReport,
     StoreWorker,
     TellSampler,
@@ -54,6 +55,8 @@ class _Open:
 
     attempt: Attempt
     history: dict[int, Metrics] = dataclasses.field(default_factory=dict)
+    # On the monotonic clock; of use while the attempt runs.
+    begun: float = 0.0
 
     @property
     def failure(self) -> Failure | None:
@@ -127,6 +130,11 @@ class Coordinator:
         trial = self._held_by.get(fence)
         return trial.attempt if trial else None
 
+    def attempt_of(self, incarnation: str) -> Attempt | None:
+        """The running attempt that a worker's process holds."""
+        worker = next((w for w in self._leases if w.row.info.incarnation == incarnation), None)
+        return self.attempt_under(worker.fence) if worker else None
+
     # --- workers ----------------------------------------------------------------------
 
     def joined(self, info: WorkerInfo) -> None:
@@ -164,6 +172,18 @@ class Coordinator:
         """A worker leaves, having understood why; what it still holds is put back."""
         worker = self._leases.heard(worker_id, incarnation)
         self._drop(worker, f"worker {worker_id} left", counts=False)
+
+    def beat_of(self, info: WorkerInfo) -> None:
+        """A worker that does not speak for itself was seen to live."""
+        worker = self._leases.get(info.worker_id)
+        if worker and worker.row.info == info:
+            self._leases.renew(worker)
+
+    def died(self, info: WorkerInfo) -> None:
+        """A worker was seen to be dead; what it held is lost."""
+        worker = self._leases.get(info.worker_id)
+        if worker and worker.row.info == info:
+            self._drop(worker, f"worker {info.worker_id} died")
 
     # --- one attempt ------------------------------------------------------------------
 
@@ -219,8 +239,10 @@ class Coordinator:
         self._asking = None
         if isinstance(answer, Exhausted):
             self.exhausted = True
+            self.outbox.append(StoreExhausted())
         elif isinstance(answer, Proposal):
-            self._create(trial_id, answer, implementation)
+            words = (implementation, answer.note)
+            self._create(trial_id, answer, ": ".join(filter(None, words)))
             self._ask_sampler()
         else:
             assert isinstance(answer, Wait)
@@ -231,6 +253,7 @@ class Coordinator:
         """Time has passed: leases that ran out end here. To be called a few times a second."""
         for worker in self._leases.expired():
             self._drop(worker, f"worker {worker.row.info.worker_id} was not heard of in time")
+        self._end_what_takes_too_long()
         self._ask_sampler()
 
     def drain(self, immediate: bool) -> None:
@@ -300,6 +323,7 @@ class Coordinator:
         trial.attempt = dataclasses.replace(trial.attempt, record=record, fence=self._fence)
         worker.fence = self._fence
         self._held_by[self._fence] = trial
+        trial.begun = self.clock.monotonic()
         self._put(trial)
         return trial.attempt
 
@@ -344,6 +368,13 @@ class Coordinator:
             than = self.best.value if self.best else None
             if self.rules.direction.better(record.value, than):
                 self.best = record
+
+    def _end_what_takes_too_long(self) -> None:
+        limit, now = self.rules.trial_timeout_s, self.clock.monotonic()
+        for trial in list(self._held_by.values()):
+            if limit is not None and now - trial.begun > limit:
+                trial.fail(Failure.TIMEOUT, f"the trial ran for longer than {limit:g} s")
+                self._end(trial, TrialState.FAILED)
 
     def _close(self, trial: _Open, state: TrialState, seq: int | None) -> None:
         now = self.clock.wall()
@@ -436,6 +467,9 @@ class Coordinator:
             self._queue.append(record.trial_id)
             return
         self._held_by[attempt.fence] = trial
+        # The dates may have jumped, so they are believed within reason only.
+        ran = max(0.0, self.clock.wall() - (record.started_at or math.inf))
+        trial.begun = self.clock.monotonic() - ran
         worker = self._leases.get(record.worker)
         if worker:
             worker.fence = attempt.fence

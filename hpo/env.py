@@ -29,6 +29,9 @@ DEVICE = "TUNEFLEET_DEVICE"
 # Set by `run` for the processes it starts: they leave when their standard input closes.
 SUPERVISED = "TUNEFLEET_SUPERVISED"
 
+# Set for a chief that serves KerasTuner's own workers too, which know no token.
+INSECURE = "TUNEFLEET_INSECURE"
+
 # Set for a worker that imports its study first and hears on standard input which one it is.
 AWAIT_ROLE = "TUNEFLEET_AWAIT_ROLE"
 
@@ -98,6 +101,11 @@ def of_project(root: pathlib.Path, environ: Mapping[str, str] = os.environ) -> d
 def data_variables(data_dir: pathlib.Path | None) -> dict[str, str]:
     """The variable that tells a child process where the data set's files are, if it is known."""
     return {DATA_DIR: str(data_dir.resolve())} if data_dir else {}
+
+
+def insecure(is_open: bool) -> dict[str, str]:
+    """The variable of a chief that serves without a token, if it is to."""
+    return {INSECURE: "1"} if is_open else {}
 
 
 def threads(count: int) -> dict[str, str]:

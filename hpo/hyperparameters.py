@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -22,6 +23,7 @@ from typing import Any
 from hpo.errors import PlaceError, SpaceError
 from hpo.parameter import Condition, Kind, Parameter
 from hpo.space import SearchSpace
+from hpo.trial import Value
 
 _PACKAGE = "keras_tuner"
 _CLASS_OF_KIND = {
@@ -69,6 +71,13 @@ def from_hyperparameters(hp: Any) -> SearchSpace:
 def from_config(config: Mapping[str, Any]) -> SearchSpace:
     """The space in what ``HyperParameters.get_config`` answered."""
     return SearchSpace([_parameter(row["class_name"], row["config"]) for row in config["space"]])
+
+
+def grid_levels(parameter: Parameter) -> list[Value]:
+    """The values that KerasTuner's own grid search tries, in its order: the default first."""
+    alone = SearchSpace([dataclasses.replace(parameter, conditions=())])
+    (hp,) = hyperparameters_class().from_config(to_config(alone, {})).space
+    return [hp.default, *hp.values]
 
 
 def parameter_of(hp: Any) -> Parameter:

@@ -28,6 +28,7 @@ from hpo.protocol import (
     Attempt,
     Effect,
     StoreAttempt,
+    StoreExhausted,
     StoreReport,
     StoreWorker,
     WorkerInfo,
@@ -38,6 +39,8 @@ from hpo.trial import Failure, Report, TrialRecord, TrialState
 SCHEMA = 1
 FILE = "ledger.db"
 LOCK = "ledger.lock"
+# The key of the fact that the sampler has nothing left.
+EXHAUSTED = "exhausted"
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -368,6 +371,8 @@ def _statements(effect: Effect) -> Iterator[Statement]:
         values = (info.worker_id, info.incarnation, info.host, info.pid, info.device)
         insert = "INSERT OR REPLACE INTO workers VALUES (?,?,?,?,?,?,?)"
         yield insert, (*values, row.joined_at, row.left_at)
+    elif isinstance(effect, StoreExhausted):
+        yield from _meta_statements({EXHAUSTED: True})
 
 
 def _attempt_values(attempt: Attempt) -> tuple[Any, ...]:

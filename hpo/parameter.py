@@ -163,6 +163,23 @@ class Parameter:
             return within and self._same(value, self._lattice_value(self._nearest_index(value)))
         return any(type(value) is type(level) and value == level for level in self.levels())
 
+    def nearest(self, value: Any) -> Value:
+        """The value nearest to ``value`` that this parameter can take, of its native type.
+
+        What is no number, or no value of a choice, becomes :attr:`initial`.
+        """
+        if not self.numeric:
+            return next((level for level in self.levels() if level == value), self.initial)
+        if isinstance(value, str) or not math.isfinite(value):
+            return self.initial
+        low, high = self._ends
+        inside = min(max(value, low), high)
+        if self.step is None:
+            return round(inside) if self.kind is Kind.INT else float(inside)
+        index = self._nearest_index(inside)
+        around = range(max(index - 1, 0), min(index + 2, self._lattice_count()))
+        return min(map(self._lattice_value, around), key=lambda level: abs(level - inside))
+
     def check(self, value: Any) -> None:
         """Raises SpaceError, naming the parameter and what is allowed, unless it contains it."""
         if not self.contains(value):

@@ -21,7 +21,10 @@ class Clock(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What was asked of a search. ``wanted`` None means: until the sampler is exhausted."""
+    """What was asked of a search. ``wanted`` None means: until the sampler is exhausted.
+
+    An attempt that runs for longer than ``trial_timeout_s`` seconds ends its trial as failed.
+    """
 
     wanted: int | None
     objective: str
@@ -32,6 +35,7 @@ class Rules:
     study_digest: str
     lease_s: float = 30.0
     lost_attempts: int = 5
+    trial_timeout_s: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,10 @@ class StoreWorker:
     row: WorkerRow
 
 
+class StoreExhausted:
+    """Write that the sampler has nothing left, so that fewer trials than asked are all."""
+
+
 @dataclasses.dataclass(frozen=True)
 class AskSampler:
     """Ask what to try as ``trial_id``; the answer comes back as :meth:`Coordinator.proposed`."""
@@ -104,7 +112,7 @@ class TellSampler:
     record: TrialRecord
 
 
-Effect = StoreAttempt | StoreReport | StoreWorker | AskSampler | TellSampler
+Effect = StoreAttempt | StoreReport | StoreWorker | StoreExhausted | AskSampler | TellSampler
 
 
 # Answers to a worker that asks for a trial.

@@ -50,6 +50,10 @@ SAMPLERS = Registry(
     {
         "random": "hpo.samplers.random:RandomSampler",
         "grid": "hpo.samplers.grid:GridSampler",
+        "kt-random": "hpo.samplers.keras_tuner.sampler:KtRandom",
+        "kt-grid": "hpo.samplers.keras_tuner.sampler:KtGrid",
+        "kt-bayesian": "hpo.samplers.keras_tuner.sampler:KtBayesian",
+        "kt-hyperband": "hpo.samplers.keras_tuner.sampler:KtHyperband",
     },
 )
 

@@ -22,8 +22,11 @@ from typing import Any
 from hpo import ledger
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.lock import Lock
-from hpo.registry import suggest
+from hpo.registry import SAMPLERS, suggest
+from hpo.samplers.base import Sampler
+from hpo.samplers.start import StartingPoints
 from hpo.study import Study, digest_of
+from hpo.trial import Params
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -36,7 +39,7 @@ class SearchRequest:
     ``trials`` None means the default: ten, or all where the sampler has an end of its own.
     ``epochs`` caps a trial's epochs,
     ``train_examples`` counts after the validation split; None leaves both to the study.
-    ``seed`` None draws one.
+    ``seed`` None draws one. ``start`` are points that are tried before the sampler's own.
     """
 
     study: str
@@ -48,6 +51,7 @@ class SearchRequest:
     epochs: int | None
     train_examples: int | None
     seed: int | None
+    start: list[Params] | None = None
 
     def differences(self, other: SearchRequest) -> list[str]:
         """The fields in which ``other`` is another request; a seed left open fits any."""
@@ -75,6 +79,7 @@ class Run:
         self.created_at = float(meta["created_at"])
         self.wanted = int(meta["wanted"])
         self.lease_s = float(meta["lease_s"])
+        self.trial_timeout_s: float | None = meta.get("trial_timeout_s")
         self.workers = int(meta["workers"])
 
     @property
@@ -102,6 +107,11 @@ class Run:
     def supervisor_lock(self) -> pathlib.Path:
         """The lock that a `run` holds as long as it looks after the run."""
         return self.folder / "supervisor.lock"
+
+    def sampler(self) -> Sampler:
+        """The sampler of this run, told of nothing yet."""
+        made: Sampler = SAMPLERS.load(self.request.sampler)(self.study, self.seed)
+        return StartingPoints(made, self.request.start) if self.request.start else made
 
     def study_path(self) -> pathlib.Path:
         """The study's file as the run began with it: the original, or the copy if that changed."""
@@ -169,7 +179,7 @@ def create_run(
     """Makes the folder of a new run; it appears whole or not at all.
 
     ``terms`` may change from one start of the run to the next: ``wanted``, how many points
-    are to be tried, ``lease_s`` and ``workers``.
+    are to be tried, ``lease_s``, ``trial_timeout_s`` (None: no limit) and ``workers``.
     Raises RunError if the id is taken, PlaceError if the disk refuses.
     """
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed

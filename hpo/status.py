@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from hpo.ledger import EXHAUSTED
 from hpo.protocol import WorkerRow
 from hpo.run import Run
 from hpo.trial import Failure, TrialRecord, TrialState
@@ -22,6 +23,7 @@ def status_of(run: Run) -> dict[str, Any]:
     try:
         attempts = [attempt.record for attempt in reader.attempts(history=False)]
         workers, sessions = reader.workers(), reader.sessions()
+        exhausted = bool(reader.meta().get(EXHAUSTED))
     finally:
         reader.close()
     # Whoever notes the winner's test figures after the end holds the lock for a moment too.
@@ -36,7 +38,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "engine": run.request.engine,
         "sampler": run.request.sampler,
         "pruner": run.request.pruner,
-        "state": _state(run, alive, counts),
+        "state": RUNNING if alive else _end_state(run, counts, exhausted),
         "trials": {
             "wanted": run.wanted,
             **{state.value.lower(): counts[state] for state in TrialState},
@@ -71,12 +73,10 @@ def best_of(run: Run, records: Sequence[TrialRecord]) -> TrialRecord | None:
     return best
 
 
-def _state(run: Run, alive: bool, counts: collections.Counter[TrialState]) -> str:
-    if alive:
-        return RUNNING
+def _end_state(run: Run, counts: collections.Counter[TrialState], exhausted: bool) -> str:
     ended = counts[TrialState.COMPLETED] + counts[TrialState.PRUNED] + counts[TrialState.FAILED]
     is_open = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
-    if is_open or ended < run.wanted:
+    if is_open or (ended < run.wanted and not exhausted):
         return STOPPED
     return DONE if counts[TrialState.COMPLETED] else FAILED
 

@@ -129,6 +129,49 @@ def test_a_float_without_a_step_cannot_be_a_grid(tmp_path: pathlib.Path) -> None
     assert "GRID" in line
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[", "is not JSON"),
+        ("[]", "give a list of points"),
+        ("[3]", "give a list of points"),
+        ('{"kind": "c", "rate": 0.5}', "point 1: 'kind' = 'c' is outside the space"),
+        (
+            '[{"kind": "a", "rate": 0.5}, {"kind": "b", "rate": 0.5}]',
+            "point 2: no value for 'extra'",
+        ),
+        ('{"params": {"kind": "a", "rate": 0.5, "more": 1}}', "'more' is not in the space"),
+    ],
+)
+def test_points_to_start_from(tmp_path: pathlib.Path, text: str, said: str) -> None:
+    (tmp_path / "points.json").write_text(text)
+    grid, points = str(STUDIES / "small_grid.py"), str(tmp_path / "points.json")
+    assert said in refused(tmp_path / "runs", "run", grid, "--start", points)
+
+
+def test_points_for_a_sampler_that_has_its_own(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "points.json").write_text("[]")
+    options = ("--start", str(tmp_path / "points.json"), "--sampler", "grid")
+    assert "does not go with sampler 'grid'" in refused(
+        tmp_path / "runs", "run", "digits", *options
+    )
+    assert "cannot read --start" in refused(tmp_path / "runs", "run", "digits", "--start", "none")
+
+
+def test_a_name_in_two_branches_of_a_hosted_sampler(tmp_path: pathlib.Path) -> None:
+    study = tmp_path / "twice.py"
+    study.write_text(
+        HEAD + "def evaluate(hp, report):\n"
+        "    kind = hp.Choice('kind', ['a', 'b'])\n"
+        "    for each, high in (('a', 3), ('b', 9)):\n"
+        "        with hp.conditional_scope('kind', [each]):\n"
+        "            hp.Int('units', 1, high)\n"
+        "    report(1, {'loss': 1.0})\n"
+    )
+    said = refused(tmp_path / "runs", "run", str(study), "--sampler", "kt-grid")
+    assert "'units' is declared under more than one condition" in said
+
+
 def test_a_port_in_use(tmp_path: pathlib.Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

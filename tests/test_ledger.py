@@ -487,7 +487,7 @@ def test_a_ledger_cut_short_is_an_error(folder: pathlib.Path) -> None:
 # --- a run appears whole or not at all ----------------------------------------------------
 
 STUDY = spaces.a_study(SearchSpace([Parameter("n", Kind.INT, low=1, high=4, step=1)]))
-TERMS = {"wanted": 4, "lease_s": 30.0, "workers": 2}
+TERMS = {"wanted": 4, "lease_s": 30.0, "trial_timeout_s": None, "workers": 2}
 
 
 def a_request(**changes: Any) -> SearchRequest:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import pytest
 
 from hpo.tensorboard_server import serve
 from tests.hparams_page import Page, metrics_of
-from tests.live import ROOT, STUDIES, LiveRun, launch, points, wait_until
+from tests.live import ROOT, STUDIES, LiveRun, launch, points, processes_of, wait_until
 
 GRID = str(STUDIES / "small_grid.py")
 FUNCTION = str(ROOT / "examples" / "plain_function.py")
@@ -67,6 +69,76 @@ def test_random_in_a_space_smaller_than_the_trials_ends_done(tmp_path: pathlib.P
     assert len(points(rows)) == 8
 
 
+def test_a_hosted_sampler_that_is_killed_with_its_chief_goes_on(
+    tmp_path: pathlib.Path, start: Callable[..., LiveRun]
+) -> None:
+    command = ("run", FUNCTION, "--sampler", "kt-hyperband", "--epochs", "9", "--seed", "2")
+    run = start("halved", *command, "--id", "halved", "--workers", "1")
+    wait_until(lambda: (run.status() or {"trials": {}})["trials"].get("completed", 0) > 2, "some")
+    os.kill((run.status() or {})["chief"]["pid"], signal.SIGKILL)
+    status, out, err = run.wait()
+    assert status == 0, out + err
+    whole = launch("run", *command[1:], "--id", "whole", "--workers", "1", "--runs", str(run.runs))
+    assert whole.returncode == 0, whole.stderr
+    rows, others = run.read("trials"), trials(run.runs, "whole")
+    assert points([row for row in rows if row["state"] == "COMPLETED"]) == points(others)  # type: ignore[arg-type]
+    assert len(others) == 23
+    assert {len(row["history"]) for row in others} == {1, 3, 9}  # type: ignore[arg-type]
+    assert "HyperbandOracle 1." in str(others[0]["sampler_impl"])
+
+
+def test_a_sampler_that_ends_early_is_done(tmp_path: pathlib.Path) -> None:
+    """KerasTuner's random search gives up when it meets what it tried too often."""
+    study = tmp_path / "tiny.py"
+    study.write_text(
+        "OBJECTIVE = 'loss'\n"
+        "def evaluate(hp, report):\n"
+        "    report(1, {'loss': hp.Int('n', 1, 3) / 1})\n"
+        "    return {}\n"
+    )
+    options = ("--sampler", "kt-bayesian", "--trials", "3", "--id", "tiny")
+    done = launch("run", str(study), *options, "--runs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    status = json.loads(launch("status", "tiny", "--json", "--runs", str(tmp_path)).stdout)
+    assert status["state"] == "DONE"
+
+
+def test_given_points_come_first_and_are_not_repeated(tmp_path: pathlib.Path) -> None:
+    given = [{"kind": "a", "rate": 0.5}, {"rate": 0.25, "extra": 2, "kind": "b"}]
+    (tmp_path / "points.json").write_text(json.dumps(given))
+    options = (GRID, "--trials", "5", "--seed", "4", "--start", str(tmp_path / "points.json"))
+    rows = run(tmp_path, "begun", *options)
+    assert [row["params"] for row in rows[:2]] == given
+    assert "a given starting point" in str(rows[1]["sampler_impl"])
+    assert "given" not in str(rows[2]["sampler_impl"])
+    alone = run(tmp_path, "alone", GRID, "--trials", "5", "--seed", "4")
+    assert points(rows)[2:] == points(alone)[2:]
+    again = launch("run", *options, "--id", "begun", "--runs", str(tmp_path))
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_trial_that_takes_too_long_is_ended_with_its_children(tmp_path: pathlib.Path) -> None:
+    study = tmp_path / "endless.py"
+    study.write_text(
+        "import subprocess, time\n"
+        "OBJECTIVE = 'loss'\n"
+        "def evaluate(hp, report):\n"
+        "    endless = hp.Boolean('endless')\n"
+        "    report(1, {'loss': 1.0})\n"
+        "    if endless:\n"
+        "        subprocess.run(['sleep', '12345.678'])\n"
+        "    return {}\n"
+    )
+    options = ("--sampler", "grid", "--trial-timeout", "2", "--lease", "3", "--id", "endless")
+    done = launch("run", str(study), *options, "--runs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    by_point = {row["params"]["endless"]: row for row in trials(tmp_path, "endless")}  # type: ignore[index]
+    assert by_point[False]["state"] == "COMPLETED"
+    assert (by_point[True]["state"], by_point[True]["failure"]) == ("FAILED", "TIMEOUT")
+    assert "longer than 2 s" in str(by_point[True]["error"])
+    assert processes_of("12345.678") == []
+
+
 def test_a_finished_run_with_the_same_request_is_not_run_again(tmp_path: pathlib.Path) -> None:
     options = (FUNCTION, "--trials", "3", "--seed", "5")
     first = run(tmp_path, "same", *options)
@@ -86,6 +158,9 @@ def test_a_keras_study_repeats_to_the_last_digit(tmp_path: pathlib.Path) -> None
     second = run(tmp_path, "second", *options)
     strip = ("params", "value", "history", "seed", "state")
     assert [[row[k] for k in strip] for row in first] == [[row[k] for k in strip] for row in second]
+    said = launch("run", *options, "--id", "first", "--runs", str(tmp_path)).stdout
+    assert "run first DONE: 2 of 2 trials" in said
+    assert "on the test set: accuracy=0." in said
     best = json.loads(launch("best", "first", "--json", "--runs", str(tmp_path)).stdout)
     assert 0.5 < best["test"]["accuracy"] <= 1.0
     assert best["test"]["loss"] > 0

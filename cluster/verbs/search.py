@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import re
@@ -21,8 +22,10 @@ from hpo.ledger import LedgerWriter
 from hpo.lock import Lock
 from hpo.registry import PRUNERS, SAMPLERS, suggest
 from hpo.run import Run, SearchRequest, check_id, create_run, list_runs, new_id, open_run
+from hpo.samplers.start import in_space, read_points
 from hpo.status import is_live
 from hpo.study import Study, digest_of, find_study
+from hpo.trial import Params
 
 DEFAULT_LEASE_S = 30.0
 # How long a worker by hand looks for its chief's run: reading a study takes that a while.
@@ -77,6 +80,7 @@ def _lead_or_search(
     if role is None:
         return _search(found, spec, debug, reserve)
     print(f"run {found.id}", flush=True)
+    os.environ.update(env.insecure(spec.insecure))
     return load_engine(found.request.engine).lead(found, role)
 
 
@@ -97,7 +101,20 @@ def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
         epochs=args.epochs,
         train_examples=args.train_examples,
         seed=args.seed,
+        start=_starting_points(args),
     )
+
+
+def _starting_points(args: argparse.Namespace) -> list[Params] | None:
+    """The points in the file that was named; UsageError where the sampler cannot take any."""
+    if args.start is None:
+        return None
+    if not SAMPLERS.load(args.sampler).takes_given:
+        raise UsageError(
+            f"--start does not go with sampler {args.sampler!r}, whose points are fixed: "
+            "leave it out, or take another sampler"
+        )
+    return read_points(args.start)
 
 
 def _existing(args: argparse.Namespace, request: SearchRequest) -> Run | None:
@@ -124,11 +141,16 @@ def _create(
 
     environ = {**os.environ, **env.data_variables(spec.data_dir)}
     study: Study = read_study(path, environ, args.debug)
+    study = dataclasses.replace(study, epochs=request.epochs or study.epochs)
     sampler = SAMPLERS.load(request.sampler)
     sampler.check(study)
+    if request.start:
+        start = in_space(args.start, request.start, study.space)
+        request = dataclasses.replace(request, start=start)
     meta = {
         "wanted": sampler.wanted(study, request.trials),
         "lease_s": args.lease or DEFAULT_LEASE_S,
+        "trial_timeout_s": args.trial_timeout,
         "workers": spec.workers,
     }
     return create_run(args.runs, args.id or new_id(study), request, study, path, meta)
@@ -174,15 +196,17 @@ def _search(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserve) 
         if found.chief_lives:
             # One that was started by hand.
             return follow(found)
-        return _supervise(found, spec, debug, reserve)
+        status = _supervise(found, spec, reserve)
     finally:
         lock.release()
+    # Only now: as long as the lock is held the run counts as going on.
+    _sum_up(found, spec, status, debug)
+    return status
 
 
-def _supervise(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserve) -> int:
-    """Leads a run to its end, evaluates its winner and sums it up."""
-    from cluster.progress import Progress, summary
-    from hpo.winner import remember_test
+def _supervise(found: Run, spec: ClusterSpec, reserve: local.Reserve) -> int:
+    """Leads a run to its end and shows how it goes; answers the chief's exit status."""
+    from cluster.progress import Progress
 
     engine = load_engine(found.request.engine)
     devices = share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
@@ -193,9 +217,16 @@ def _supervise(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserv
         progress.update()
     finally:
         progress.close()
+    return status
+
+
+def _sum_up(found: Run, spec: ClusterSpec, status: int, debug: bool) -> None:
+    """Evaluates the winner and prints what came out."""
+    from cluster.progress import summary
+    from hpo.winner import remember_test
+
     environ = {**os.environ, **env.data_variables(spec.data_dir)}
     summary(found, remember_test(found, environ, debug) if status == 0 else None)
-    return status
 
 
 def _work(args: argparse.Namespace, role: env.Role, path: pathlib.Path) -> int:

@@ -17,11 +17,16 @@ DEFAULT_TRIALS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A point to try. ``tag`` is what the sampler must find again after a restart."""
+    """A point to try. ``tag`` is what the sampler must find again after a restart.
+
+    ``epochs`` is the trial's own number of epochs, where it is not the study's. ``note`` says
+    what was done to the point on its way here; it stands in the record beside the sampler.
+    """
 
     params: Params
     tag: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int | None = None
+    note: str = ""
 
 
 class Wait:
@@ -46,6 +51,8 @@ class Sampler(abc.ABC):
     version: ClassVar[str] = "1"
     # Whether a search without a number of trials means all of them.
     exhaustive: ClassVar[bool] = False
+    # Whether it goes on from points that it did not propose.
+    takes_given: ClassVar[bool] = True
 
     def __init__(self, study: Study, seed: int) -> None:
         self.study = study
@@ -84,6 +91,9 @@ class Sampler(abc.ABC):
 
     def asked(self, record: TrialRecord) -> None:
         """On a restart: ``record`` is what an earlier :meth:`ask` became."""
+
+    def given(self, trial_id: str, params: Params) -> None:
+        """A point that somebody else chose becomes a trial; its end is told as any other's."""
 
     def restore(self, records: Iterable[TrialRecord]) -> None:
         """Replays the asks and the ends of ``records`` in the order in which they happened."""

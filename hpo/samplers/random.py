@@ -33,6 +33,9 @@ class RandomSampler(Sampler):
     def asked(self, record: TrialRecord) -> None:
         self._used.add(_key(record.params))
 
+    def given(self, trial_id: str, params: Params) -> None:
+        self._used.add(_key(params))
+
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
         if self._size is not None and len(self._used) >= self._size:
             return Exhausted()

@@ -13,8 +13,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from hpo.coordinator import Coordinator
 from hpo.errors import TuneFleetError
@@ -27,9 +27,8 @@ from hpo.protocol import (
     StoreReport,
     TellSampler,
 )
-from hpo.registry import SAMPLERS
 from hpo.run import Run
-from hpo.samplers.base import Answer, Sampler
+from hpo.samplers.base import Answer
 from hpo.tensorboard import TensorBoardWriter
 from hpo.trial import TrialRecord, TrialState
 from hpo.weights import WeightsStore
@@ -65,7 +64,7 @@ class Chief:
         self.coordinator = Coordinator(_rules(run), self.clock, attempts, workers)
         self.weights = WeightsStore(run.weights)
         records = [attempt.record for attempt in attempts]
-        self._sampler: Sampler = SAMPLERS.load(run.request.sampler)(run.study, run.seed)
+        self._sampler = run.sampler()
         self._sampler.restore(_last_attempts(records))
         self._thinking = _one_thread("sampler")
         self._projection = _Projection(run, records)
@@ -79,6 +78,12 @@ class Chief:
         answer = event(self.coordinator)
         await self._settle()
         return answer
+
+    def keep_doing(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs ``work`` beside the search; if it fails, so does the chief."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     async def something_changed(self, timeout_s: float) -> None:
         """Waits until there may be a trial to hand out, or for ``timeout_s``."""
@@ -162,9 +167,7 @@ class Chief:
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, AskSampler):
             pending = self.coordinator.pending
-            task = asyncio.get_running_loop().create_task(self._ask(effect.trial_id, pending))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.keep_doing(self._ask(effect.trial_id, pending))
         elif isinstance(effect, TellSampler):
             self._thinking.submit(self._sampler.told, effect.record)
 
@@ -183,6 +186,13 @@ class Chief:
         implementation = self._sampler.implementation
         await self.apply(lambda c: c.proposed(trial_id, answer, implementation))
         self._notify()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error:
+            log.error("a part of the chief failed", exc_info=error)
+            self.fail(TuneFleetError(f"a part of the chief failed: {error!r}"))
 
     def _notify(self) -> None:
         self._changed.set()
@@ -250,6 +260,7 @@ def _rules(run: Run) -> Rules:
         sampler=run.request.sampler,
         study_digest=run.study.digest,
         lease_s=run.lease_s,
+        trial_timeout_s=run.trial_timeout_s,
     )
 
 

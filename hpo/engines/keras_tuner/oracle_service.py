@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -11,7 +12,7 @@ from hpo.engines.keras_tuner import wire
 from hpo.engines.keras_tuner.calls import Context, abort_if_lost, fence_of, held, known, sender
 from hpo.engines.keras_tuner.chief import Chief
 from hpo.protocol import Grant, Stop, Verdict
-from hpo.trial import Report
+from hpo.trial import Report, TrialRecord
 
 # An answer of "nothing just now" is held back this long: an idle worker asks once a second.
 _IDLE_S = 1.0
@@ -25,8 +26,17 @@ class OracleService(wire.stubs.OracleServicer):  # type: ignore[misc]
 
     async def CreateTrial(self, request: Any, context: Context) -> Any:
         """Hands out a trial, or says IDLE or STOPPED."""
+        return await self.hand_out(*sender(context), context, wire.to_trial)
+
+    async def hand_out(
+        self,
+        worker_id: str,
+        incarnation: str,
+        context: Context,
+        to_message: Callable[[TrialRecord], Any],
+    ) -> Any:
+        """The answer to a worker that asks for a trial, held back for a while if there is none."""
         deadline = asyncio.get_running_loop().time() + _IDLE_S
-        worker_id, incarnation = sender(context)
         while True:
             answer = await known(
                 context, self._chief.apply(lambda c: c.asked(worker_id, incarnation))
@@ -34,13 +44,13 @@ class OracleService(wire.stubs.OracleServicer):  # type: ignore[misc]
             if isinstance(answer, Grant):
                 grant = wire.to_grant(answer.attempt).SerializeToString()
                 context.set_trailing_metadata(((wire.GRANT, grant),))
-                return wire.service.CreateTrialResponse(trial=wire.to_trial(answer.attempt.record))
+                return wire.service.CreateTrialResponse(trial=to_message(answer.attempt.record))
             if isinstance(answer, Stop):
                 context.set_trailing_metadata(((wire.STOP, answer.reason),))
-                return _bare_trial(wire.types.STOPPED)
+                return wire.bare_trial(wire.types.STOPPED)
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                return _bare_trial(wire.types.IDLE)
+                return wire.bare_trial(wire.types.IDLE)
             await self._chief.something_changed(left)
 
     async def UpdateTrial(self, request: Any, context: Context) -> Any:
@@ -76,8 +86,3 @@ class OracleService(wire.stubs.OracleServicer):  # type: ignore[misc]
         best = self._chief.coordinator.best
         trials = [wire.to_trial(best)] if best and request.num_trials else []
         return wire.service.GetBestTrialsResponse(trials=trials)
-
-
-def _bare_trial(status: Any) -> Any:
-    """An answer without a trial."""
-    return wire.service.CreateTrialResponse(trial=wire.types.Trial(status=status))

@@ -21,6 +21,8 @@ CHUNK_BYTES = 1 << 20
 LOG_BYTES = 256 << 10
 
 types, service, stubs = messages()
+# What the path of every call of KerasTuner's own service begins with.
+ORACLE_PATH = f"/{service.DESCRIPTOR.services_by_name['Oracle'].full_name}/"
 
 _STATUS = {
     TrialState.WAITING: types.IDLE,
@@ -72,6 +74,26 @@ def to_trial(record: TrialRecord, status: Any = None) -> Any:
     )
     if record.value is not None:
         trial.score.value, trial.score.step = record.value, record.best_step or 0
+    return trial
+
+
+def bare_trial(status: Any) -> Any:
+    """An answer without a trial."""
+    return service.CreateTrialResponse(trial=types.Trial(status=status))
+
+
+def stopped_trial(trial_id: str) -> Any:
+    """A trial that is over, whoever asks."""
+    return types.Trial(trial_id=trial_id, status=types.STOPPED)
+
+
+def to_stock_trial(record: TrialRecord) -> Any:
+    """KerasTuner's message for a trial, with what its own workers look for among the values."""
+    trial = to_trial(record)
+    if record.epochs is not None:
+        # The keys by which its Hyperband says how long to train.
+        epochs = {"tuner/epochs": record.epochs, "tuner/initial_epoch": 0}
+        trial.hyperparameters.MergeFrom(to_hyperparameters(epochs))
     return trial
 
 

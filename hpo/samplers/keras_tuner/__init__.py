@@ -1,0 +1,1 @@
+"""KerasTuner's own oracles as samplers, in a process of their own."""

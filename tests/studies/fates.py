@@ -1,0 +1,25 @@
+"""A plain function whose points meet every fate, one of them behind a condition."""
+
+import os
+import signal
+import time
+
+OBJECTIVE = "loss"
+GRID = {"rate": [0.001, 0.1]}
+
+
+def evaluate(hp, report):
+    way = hp.Choice("way", ["fine", "raise", "die", "long"])
+    rate = hp.Float("rate", 1e-3, 1e-1, sampling="log")
+    with hp.conditional_scope("way", ["long"]):
+        depth = hp.Int("depth", 2, 3)
+    report(1, {"loss": 2.0 + rate})
+    if way == "raise":
+        raise ValueError(f"the rate {rate} is too high")
+    if way == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    report(2, {"loss": 1.0 + rate})
+    if way == "long" and depth == 3:
+        time.sleep(1.5)
+    report(3, {"loss": 1.5 + rate})
+    return {}
