@@ -7,7 +7,7 @@ ifneq ($(wildcard .data/fashion-mnist),)
 export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
 endif
 
-.PHONY: demo test lint data lock protos bench clean
+.PHONY: demo test test-browser lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.runtime: requirements.txt
@@ -17,6 +17,10 @@ $(VENV)/.runtime: requirements.txt
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.browser: $(VENV)/.dev requirements-browser.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt
 	touch $@
 
 data: $(VENV)/.runtime
@@ -30,6 +34,11 @@ demo: data
 test: $(VENV)/.dev data
 	$(BIN)/python -m pytest
 
+# The HParams page as a person sees it, in Chromium; pictures go to .browser/.
+test-browser: $(VENV)/.browser
+	sh tools/get_browser.sh
+	$(BIN)/python -m pytest -m browser tests/test_browser.py --screenshots=.browser
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +51,7 @@ bench: $(VENV)/.dev data
 
 lock:
 	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
-	for name in requirements requirements-gpu requirements-dev; do \
+	for name in requirements requirements-gpu requirements-dev requirements-browser; do \
 	    $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	        --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 	        $$name.in -o $$name.txt; done
@@ -52,4 +61,4 @@ protos: $(VENV)/.dev
 	    hpo/engines/keras_tuner/fleet.proto
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .browser .pytest_cache .mypy_cache .ruff_cache .hypothesis

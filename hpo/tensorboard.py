@@ -5,6 +5,8 @@
          trial-0003-attempt-2/...           the next attempt at the same trial, a row of its own
          trial-0003/.ended                  the attempt's file is whole: it stays as it is
 
+Whatever else lies there is somebody's: only files named as `_new_path` names them are removed.
+
 A row's status is what TensorBoard calls UNKNOWN while the attempt runs: it keeps the first
 status it reads, so a RUNNING would stay for ever. Nothing here imports TensorFlow: the
 protocol buffers are TensorBoard's own, and so is the writer of records.
@@ -18,6 +20,7 @@ import io
 import math
 import os
 import pathlib
+import re
 import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,8 +34,10 @@ from hpo.trial import Metrics, Params, Report, TrialRecord, TrialState, Value
 
 MAX_METRICS = 5
 
-_EVENTS = "events.out.tfevents"
-_ENDED = ".ended"
+ENDED = ".ended"
+
+# Others put seconds, which are ten digits, where these names have nanoseconds.
+_OWN_NAME = re.compile(r"events\.out\.tfevents\.\d{19}\..+\.\d+")
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 
 _BOOL, _NUMBER, _STRING = "DATA_TYPE_BOOL", "DATA_TYPE_FLOAT64", "DATA_TYPE_STRING"
@@ -65,7 +70,7 @@ class TensorBoardWriter:
         self._open: dict[str, _Session] = {}
         with _disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if not any(folder.glob(f"{_EVENTS}.*")):
+            if not own_files(folder):
                 self._write_experiment()
 
     def start(self, record: TrialRecord) -> None:
@@ -108,7 +113,7 @@ class TensorBoardWriter:
         name = session_name(record)
         directory = self._folder / name
         with _disk(directory):
-            if (directory / _ENDED).exists():
+            if (directory / ENDED).exists():
                 return
             if name not in self._open:
                 self._open[name] = _Session(directory, self._study, self._row(record.params))
@@ -127,20 +132,22 @@ class TensorBoardWriter:
 
     def _write_experiment(self) -> None:
         """The record of columns; it appears whole or not at all, since it is never rewritten."""
-        api = package("plugins.hparams.api_pb2")
-        experiment = api.Experiment(
-            name=self._study.name,
-            description=f"objective: {self._study.objective} ({self._study.direction})",
-            hparam_infos=[info for column in self._columns for info in column.infos()],
-            metric_infos=[
-                api.MetricInfo(name=api.MetricName(tag=tag)) for tag in _metrics(self._study)
-            ],
-        )
         draft = self._folder / ".experiment"
         now = time.time()
-        event = _hparams_event(now, "EXPERIMENT_TAG", experiment=experiment)
+        event = _hparams_event(now, "EXPERIMENT_TAG", experiment=experiment(self._study))
         draft.write_bytes(_encoded([_first_event(now), event]))
         draft.replace(_new_path(self._folder))
+
+
+def experiment(study: Study) -> Any:
+    """The record of a study's columns, TensorBoard's `Experiment`: the same for every call."""
+    api = package("plugins.hparams.api_pb2")
+    return api.Experiment(
+        name=study.name,
+        description=f"objective: {study.objective} ({study.direction})",
+        hparam_infos=[info for column in _columns(study.space) for info in column.infos()],
+        metric_infos=[api.MetricInfo(name=api.MetricName(tag=tag)) for tag in _metrics(study)],
+    )
 
 
 def project(folder: pathlib.Path, study: Study, records: Iterable[TrialRecord]) -> None:
@@ -185,7 +192,7 @@ class _Session:
             with path.open("ab") as file:
                 file.write(_encoded(events))
         if record.state.ended:
-            (self._directory / _ENDED).touch()
+            (self._directory / ENDED).touch()
         self._path = path
 
     def _begin(self) -> pathlib.Path:
@@ -284,8 +291,8 @@ def _ends_or_levels(parameter: Parameter) -> list[Value]:
 
 
 def _metrics(study: Study) -> list[str]:
-    """The columns of metrics, the objective first; more of them are what makes a page slow."""
-    names = [study.objective, _best_tag(study)]
+    """The columns of metrics, a trial's value first; more of them are what makes a page slow."""
+    names = [_best_tag(study), study.objective]
     if study.form == Form.KERAS:
         names += ["val_loss", "loss", study.objective.removeprefix("val_")]
     return list(dict.fromkeys(names))[:MAX_METRICS]
@@ -300,19 +307,24 @@ def _shown(metrics: Metrics) -> Metrics:
     return {name: value for name, value in metrics.items() if abs(value) <= _LARGEST_FLOAT32}
 
 
+def own_files(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The event files in ``directory`` that this module named."""
+    return [path for path in directory.glob("events.*") if _OWN_NAME.fullmatch(path.name)]
+
+
 def _clear(directory: pathlib.Path) -> None:
     """Removes what was written into ``directory``, and the directory if nothing is left."""
     if not directory.is_dir():
         return
-    (directory / _ENDED).unlink(missing_ok=True)
-    for path in directory.glob(f"{_EVENTS}.*"):
+    (directory / ENDED).unlink(missing_ok=True)
+    for path in own_files(directory):
         path.unlink()
     if not any(directory.iterdir()):
         directory.rmdir()
 
 
 def _new_path(directory: pathlib.Path) -> pathlib.Path:
-    return directory / f"{_EVENTS}.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+    return directory / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
 
 
 def _first_event(wall_time: float) -> Any:

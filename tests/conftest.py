@@ -12,6 +12,11 @@ import pytest
 from tests.live import LiveRun
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the tests that drive a browser leave their pictures."""
+    parser.addoption("--screenshots", type=pathlib.Path, metavar="DIR")
+
+
 @pytest.fixture
 def start(tmp_path: pathlib.Path) -> Iterator[Callable[..., LiveRun]]:
     """Starts runs that are ended, with all their processes, when the test is."""

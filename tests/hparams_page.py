@@ -17,26 +17,29 @@ STATUSES = ("STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNIN
 
 
 class Page:
-    """The HParams page of one TensorBoard."""
+    """The HParams page of one TensorBoard, by its server or its address."""
 
-    """Asks what TensorBoard's HParams page asks."""
-
-    def __init__(self, server: TensorBoardServer) -> None:
-        self.base = server.url.removesuffix("#hparams")
+    def __init__(self, server: TensorBoardServer | str) -> None:
+        url = server if isinstance(server, str) else server.url
+        self.base = url.removesuffix("#hparams")
 
     def experiment(self) -> Any:
         return self._json("data/plugin/hparams/experiment", {"hparamsLimit": 1000})
+
+    def first_rows(self, count: int) -> list[Any]:
+        """The first ``count`` rows, asked for as the page does when it is opened."""
+        experiment = self.experiment()
+        columns = [{"hparam": info["name"]} for info in experiment.get("hparamInfos", [])]
+        columns += [{"metric": info["name"]} for info in experiment.get("metricInfos", [])]
+        body = {"allowedStatuses": STATUSES, "colParams": columns, "sliceSize": count}
+        answer = self._json("data/plugin/hparams/session_groups", body)
+        return list(answer.get("sessionGroups", []))
 
     def rows(self, wanted: int, ready: Callable[[Any], bool] = lambda _: True) -> dict[str, Any]:
         """All rows by name, as soon as there are ``wanted`` of them and they are ``ready``."""
         deadline = time.monotonic() + 20
         while True:
-            experiment = self.experiment()
-            columns = [{"hparam": info["name"]} for info in experiment.get("hparamInfos", [])]
-            columns += [{"metric": info["name"]} for info in experiment.get("metricInfos", [])]
-            body = {"allowedStatuses": STATUSES, "colParams": columns, "sliceSize": 1000}
-            answer = self._json("data/plugin/hparams/session_groups", body)
-            rows = {group["name"]: group for group in answer.get("sessionGroups", [])}
+            rows = {group["name"]: group for group in self.first_rows(1000)}
             if len(rows) == wanted and ready(rows):
                 return rows
             assert time.monotonic() < deadline, rows

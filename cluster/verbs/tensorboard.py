@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from hpo.errors import PlaceError, UsageError
 from hpo.run import Run, open_run
@@ -12,8 +13,10 @@ def tensorboard(args: argparse.Namespace) -> int:
     """Serves the runs' HParams until Ctrl-C."""
     from hpo.tensorboard_server import serve
 
-    runs = [open_run(args.runs, run_id) for run_id in args.run]
+    runs = [open_run(args.runs, run_id) for run_id in dict.fromkeys(args.run)]
     _check_alike(runs)
+    for run in runs:
+        _prepare(run, args.rebuild)
     with serve({run.id: run.tensorboard for run in runs}, args.host, args.port) as server:
         try:
             print(f"{server.url}\nCtrl-C ends it", flush=True)
@@ -21,6 +24,28 @@ def tensorboard(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 0
     raise PlaceError(f"TensorBoard ended by itself with status {status}: start it again")
+
+
+def _prepare(run: Run, anew: bool) -> None:
+    """Sees to it that the run's files are its own and whole; ``anew`` writes all of them."""
+    from hpo.tensorboard_upkeep import catch_up, check, rebuild
+
+    if anew:
+        aside = rebuild(run)
+        _note(f"run {run.id}: everything was written anew from its ledger")
+        if aside:
+            _note(f"run {run.id}: what was not of this run lies in {aside}")
+    else:
+        check(run)
+        if catch_up(run):
+            _note(f"run {run.id}: what TensorBoard's files lacked was written from its ledger")
+    if not any(run.tensorboard.glob("trial-*")):
+        _note(f"run {run.id} has no trial yet: its table is empty until one starts")
+
+
+def _note(text: str) -> None:
+    # Standard output begins with the address.
+    print(text, file=sys.stderr, flush=True)
 
 
 def _check_alike(runs: list[Run]) -> None:
