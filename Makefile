@@ -46,7 +46,7 @@ lint: $(VENV)/.dev
 
 # What takes long, or compares with others: see benchmarks/README.md.
 bench: $(VENV)/.dev data
-	$(BIN)/python benchmarks/ledger_growth.py
+	$(BIN)/python benchmarks/chief_cost.py
 	$(BIN)/python benchmarks/stock_keras_tuner.py
 
 lock:

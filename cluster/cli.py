@@ -28,6 +28,7 @@ class Verb:
 def _run(parser: Parser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a name from studies/, or your file")
     options.search(parser)
+    options.limits(parser)
     options.place(parser)
 
 
@@ -65,7 +66,20 @@ def _stop(parser: Parser) -> None:
 def _resume(parser: Parser) -> None:
     _one_run(parser)
     parser.add_argument("--trials", metavar="+N", help="so many more points than before")
+    options.limits(parser)
     options.place(parser)
+
+
+def _retry(parser: Parser) -> None:
+    _one_run(parser)
+    parser.add_argument("--failed", action="store_true", help="those that failed")
+    options.limits(parser)
+    options.place(parser)
+
+
+def _scale(parser: Parser) -> None:
+    _one_run(parser)
+    options.workers(parser, required=True)
 
 
 def _tensorboard(parser: Parser) -> None:
@@ -88,6 +102,8 @@ def _check(parser: Parser) -> None:
 VERBS = {
     "run": Verb("search", "search here, in the foreground", _run),
     "resume": Verb("search", "go on with what was interrupted", _resume),
+    "retry": Verb("search", "run the failed trials again", _retry),
+    "scale": Verb("control", "more or fewer workers while it runs", _scale),
     "stop": Verb("control", "let running trials end, then stop", _stop),
     "list": Verb("reading", "the runs there are", options.json_output),
     "status": Verb("reading", "where a run stands", _read_run),

@@ -45,6 +45,13 @@ def gpus_here(environ: Mapping[str, str] = os.environ) -> list[str]:
     return [str(number) for number in range(len(found))]
 
 
+def most_workers(gpus_per_worker: int | None, gpus: Sequence[str]) -> int | None:
+    """How many workers ``gpus`` are enough for; None where they take no part."""
+    if not gpus or gpus_per_worker == 0:
+        return None
+    return len(gpus) // (gpus_per_worker or 1)
+
+
 def share(
     workers: int, gpus_per_worker: int | None, cpus: Sequence[int], gpus: Sequence[str]
 ) -> list[Devices]:

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from hpo.errors import UsageError
 from hpo.registry import suggest
+from hpo.schedule import Schedule
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,14 +92,52 @@ def search(parser: Parser) -> None:
     add("--seed", type=number(int, 0, 2**31 - 1), metavar="N", help="0 is a seed (drawn)")
     add("--start", type=pathlib.Path, metavar="FILE", help="points to try first, as JSON")
     add("--id", metavar="NAME", help="the run's id (made from the study and the time)")
-    add("--trial-timeout", type=number(float, 1), metavar="S", help="end longer trials (never)")
+    add("--checkpoint-every", type=Schedule.parse, metavar="N|Mm", help="epochs or minutes (2m)")
+    add("--checkpoint-gb", type=number(float, 0.0), metavar="GB", help="room for these (10)")
     add("--lease", type=number(float, 1, 3600), metavar="S", help="a worker's lease (30 s)")
+
+
+# The limits of a search by their options' names, as hpo.protocol.Rules names them.
+LIMITS = {
+    "max_hours": "max_hours",
+    "max_gpu_hours": "max_gpu_hours",
+    "trial_timeout": "trial_timeout_s",
+    "lost_attempts": "lost_attempts",
+    "code_retries": "code_retries",
+    "oom_retries": "oom_retries",
+    "same_error": "same_error",
+}
+
+
+def limits(parser: Parser) -> None:
+    """What ends a trial or a search early; may be other at each start of a run."""
+    add = parser.add_argument
+    some, hours = number(int, 1), number(float, 0.001)
+    add("--max-hours", type=hours, metavar="H", help="end after H hours with trials running")
+    add("--max-gpu-hours", type=hours, metavar="H", help="end after H hours of a GPU each")
+    add("--trial-timeout", type=number(float, 1), metavar="S", help="end longer trials (never)")
+    add("--lost-attempts", type=some, metavar="N", help="as many may die with their worker (5)")
+    retries = number(int, 0)
+    add("--code-retries", type=retries, metavar="N", help="again after its code raised (1)")
+    add("--oom-retries", type=retries, metavar="N", help="again, alone, when memory ran out (1)")
+    add("--same-error", type=some, metavar="N", help="end when so many trials fail alike (3)")
+
+
+def workers(parser: Parser, required: bool = False) -> None:
+    """How many workers there are."""
+    parser.add_argument(
+        "--workers",
+        type=number(int, 1, 1000),
+        required=required,
+        metavar="N",
+        help="trials at a time" + ("" if required else " (2)"),
+    )
 
 
 def place(parser: Parser) -> None:
     """Where and with how much to search."""
     add = parser.add_argument
-    add("--workers", type=number(int, 1, 1000), metavar="N", help="trials at a time (2)")
+    workers(parser)
     add(
         "--gpus-per-worker",
         type=number(int, 0),
@@ -106,8 +145,14 @@ def place(parser: Parser) -> None:
         help="GPUs for each worker (1 where the host has GPUs)",
     )
     data_dir(parser)
-    add("--host", default="127.0.0.1", metavar="H", help="the chief's address (127.0.0.1)")
+    add("--host", default="127.0.0.1", metavar="H", help="where the chief listens (127.0.0.1)")
     add("--port", type=number(int, 0, 65535), default=0, metavar="P", help="its port (a free one)")
+    add(
+        "--grace",
+        type=number(float, 0, 86400),
+        metavar="S",
+        help="how long SIGTERM lets running trials go on (30 s)",
+    )
     add(
         "--insecure",
         action="store_true",

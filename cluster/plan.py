@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from cluster.devices import Devices
 from cluster.spec import ClusterSpec
 from hpo import env
+from hpo.address import from_here
 from hpo.child import ROOT
 from hpo.run import Run
 
@@ -59,7 +60,9 @@ class JobPlan:
 
     def role(self, position: int, port: int) -> dict[str, str]:
         """The variables that make a process the one in this ``position``, the chief first."""
-        role = env.Role(self.roles[position], self.spec.host, port)
+        # The chief listens at the host that was asked for; its workers here dial it.
+        host = self.spec.host if position == 0 else from_here(self.spec.host)
+        role = env.Role(self.roles[position], host, port)
         return {**role.to_env(), env.TOKEN_FILE: str(self.run.token_file.resolve())}
 
     def log(self, position: int) -> pathlib.Path:
@@ -77,7 +80,7 @@ def waiting_worker(
 
 
 def _supervised(spec: ClusterSpec) -> dict[str, str]:
-    own = {env.SUPERVISED: "1", **env.of_project(ROOT)}
+    own = {env.SUPERVISED: "1", **env.of_project(ROOT), **env.grace(spec.grace_s)}
     return own | env.data_variables(spec.data_dir)
 
 

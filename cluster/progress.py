@@ -10,8 +10,9 @@ from typing import Any, TextIO
 
 from cluster import tables
 from cluster.tally import Tally
+from hpo.failures import headline
 from hpo.run import Run
-from hpo.status import DONE, RUNNING, STOPPED, status_of
+from hpo.status import DONE, RUNNING, STOPPED, early_end_of, status_of
 from hpo.trial import Failure, TrialRecord, TrialState
 from hpo.winner import Winner, winner_of
 
@@ -62,7 +63,7 @@ def _line(record: TrialRecord, tally: Tally) -> str:
     if record.attempt > 1:
         name += f" attempt {record.attempt}"
     if record.failure is Failure.PREEMPTED and record.ended_seq is None:
-        return f"{name} LOST, it will run again: {tables.headline(record.error)}"
+        return f"{name} LOST, it will run again: {headline(record.error)}"
     words = [name, record.state.value]
     if record.failure:
         words.append(record.failure.value)
@@ -71,7 +72,7 @@ def _line(record: TrialRecord, tally: Tally) -> str:
     if record.fit_s is not None:
         words.append(f"in {tables.duration(record.fit_s)}")
     words.append(f"({_standing(tally)})")
-    return " ".join(words) + (f": {tables.headline(record.error)}" if record.error else "")
+    return " ".join(words) + (f": {headline(record.error)}" if record.error else "")
 
 
 class _Table:
@@ -141,6 +142,8 @@ def summary(run: Run, winner: Winner | None = None) -> None:
     status = status_of(run)
     winner = winner or winner_of(run)
     print(f"\n{_ending(status)}")
+    if words := early_end_of(run):
+        print(f"it ended early: {words}")
     if winner:
         print("\n".join(_best_lines(run, winner)))
     if any(status["failures"].values()):
@@ -193,7 +196,7 @@ def _failure_lines(run: Run, failures: dict[str, int]) -> list[str]:
     ended = [r for r in records if r.state is TrialState.FAILED and r.ended_seq is not None]
     if ended:
         last = max(ended, key=lambda record: record.ended_seq or 0)
-        lines.append(f"  the last, trial {last.trial_id}: {tables.headline(last.error)}")
+        lines.append(f"  the last, trial {last.trial_id}: {headline(last.error)}")
     return lines
 
 

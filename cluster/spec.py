@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import pathlib
 
+from hpo import env
+
 DEFAULT_WORKERS = 2
 
 
@@ -19,6 +21,7 @@ class ClusterSpec:
     port: int = 0
     data_dir: pathlib.Path | None = None
     insecure: bool = False
+    grace_s: float = env.DEFAULT_GRACE_S
 
     @classmethod
     def from_options(cls, options: argparse.Namespace, workers: int) -> ClusterSpec:
@@ -30,4 +33,5 @@ class ClusterSpec:
             port=options.port,
             data_dir=options.data_dir,
             insecure=options.insecure,
+            grace_s=env.grace_s() if options.grace is None else options.grace,
         )

@@ -104,16 +104,6 @@ def size(count: float) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
-def headline(error: str | None) -> str:
-    """The line of an error that says what happened; of a traceback its last exception."""
-    lines = (error or "").strip().splitlines()
-    starts = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent call")]
-    for line in lines[starts[-1] + 1 :] if starts else lines:
-        if line and not line[0].isspace():
-            return line
-    return lines[0] if lines else ""
-
-
 def counted(counts: Mapping[str, int]) -> str:
     """What there is more than none of: ``CODE 2, OOM 1``."""
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)

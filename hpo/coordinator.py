@@ -19,19 +19,27 @@ import enum
 import math
 from collections.abc import Iterable
 
+from hpo.budget import Budget
+from hpo.crew import NOBODY, Crew
+from hpo.failures import RepeatedErrors, headline, may_retry
 from hpo.leases import Leases, LiveWorker
 from hpo.protocol import (
+    NOTHING_SPENT,
     AskSampler,
     Attempt,
     Clock,
+    EarlyEnd,
     Effect,
     Grant,
     Later,
     Rules,
+    Spent,
     Stop,
     StoreAttempt,
-    StoreExhausted,
+    StoreCrew,
+    StoreEarlyEnd,
     StoreReport,
+    StoreSpent,
     StoreWorker,
     TellSampler,
     Verdict,
@@ -40,6 +48,7 @@ from hpo.protocol import (
 )
 from hpo.samplers.base import Answer, Exhausted, Proposal, Wait, seed_of
 from hpo.trial import Failure, Metrics, Report, TrialRecord, TrialState
+from hpo.waiting import NOWHERE, Place, Waiting, place_of
 
 
 class Phase(enum.StrEnum):
@@ -57,11 +66,20 @@ class _Open:
     history: dict[int, Metrics] = dataclasses.field(default_factory=dict)
     # On the monotonic clock; of use while the attempt runs.
     begun: float = 0.0
+    # The trial's earlier attempts, by how they failed.
+    failed: collections.Counter[Failure] = dataclasses.field(default_factory=collections.Counter)
+    # What the attempt before had reported.
+    earlier: dict[int, Metrics] = dataclasses.field(default_factory=dict)
 
     @property
     def failure(self) -> Failure | None:
         """Why the attempt will end as failed, as far as that is known."""
         return self.attempt.record.failure
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may run beside it, since it ran out of memory once."""
+        return self.failed[Failure.OOM] > 0
 
     def fail(self, failure: Failure, error: str) -> None:
         """Notes why the attempt will end as failed."""
@@ -78,19 +96,26 @@ class Coordinator:
         clock: Clock,
         attempts: Iterable[Attempt] = (),
         workers: Iterable[WorkerRow] = (),
+        spent: Spent = NOTHING_SPENT,
+        crew: Crew = NOBODY,
     ) -> None:
         self.rules = rules
         self.clock = clock
         self.phase = Phase.SEARCHING
-        self.exhausted = False
+        self.early_end: EarlyEnd | None = None
         self.best: TrialRecord | None = None
+        self.completed: list[TrialRecord] = []
+        self.crew = crew
         self.outbox: list[Effect] = []
         self._open: dict[str, _Open] = {}
         self._held_by: dict[int, _Open] = {}
         self._ended: dict[int, str] = {}
         self._counts: collections.Counter[TrialState] = collections.Counter()
-        self._queue: collections.deque[str] = collections.deque()
+        self._queue = Waiting()
         self._leases = Leases(clock, rules.lease_s)
+        self._suspending = False
+        self._errors = RepeatedErrors(rules.same_error)
+        self._budget = Budget(rules, clock, spent)
         self._asking: str | None = None
         self._created = 0
         self._fence = 0
@@ -156,9 +181,13 @@ class Coordinator:
             return Stop("drained" if self.work_left else "done")
         if not self.work_left:
             return Stop("done")
-        if self._queue:
+        if worker_id in self.crew.dismissed:
             worker.hungry = False
-            return Grant(self._hand_out(self._queue.popleft(), worker))
+            return Stop("dismissed")
+        waiting = self._take(place_of(worker.row.info))
+        if waiting:
+            worker.hungry = False
+            return Grant(self._hand_out(waiting, worker))
         worker.hungry = True
         self._ask_sampler()
         return Later()
@@ -172,6 +201,11 @@ class Coordinator:
         """A worker leaves, having understood why; what it still holds is put back."""
         worker = self._leases.heard(worker_id, incarnation)
         self._drop(worker, f"worker {worker_id} left", counts=False)
+
+    def scaled(self, size: int) -> None:
+        """So many workers are wanted from now on; those too many leave when they ask again."""
+        self.crew = self.crew.scaled(size)
+        self.outbox.append(StoreCrew(self.crew))
 
     def beat_of(self, info: WorkerInfo) -> None:
         """A worker that does not speak for itself was seen to live."""
@@ -198,6 +232,15 @@ class Coordinator:
             trial.fail(Failure.NAN, f"{self.rules.objective} is {objective} at step {report.step}")
             self._put(trial)
             return Verdict.STOP
+        return Verdict.SUSPEND if self._suspending else Verdict.GO_ON
+
+    def resumed(self, trial_id: str, fence: int, step: int) -> Verdict:
+        """The attempt goes on after ``step`` of the one before, whose reports become its own."""
+        trial = self._held(trial_id, fence)
+        if trial is None:
+            return Verdict.LOST
+        for earlier in sorted(number for number in trial.earlier if number <= step):
+            self._note_report(trial, Report(earlier, trial.earlier[earlier]))
         return Verdict.GO_ON
 
     def explained(self, trial_id: str, fence: int, failure: Failure, error: str) -> Verdict:
@@ -227,7 +270,13 @@ class Coordinator:
         if not completed and trial.failure is None:
             trial.fail(Failure.CODE, "the worker did not say why it failed")
         self._ended[fence] = trial_id
-        self._end(trial, TrialState.FAILED if trial.failure else TrialState.COMPLETED)
+        if trial.failure is Failure.PREEMPTED:
+            # Saved and given back, or its worker has to go.
+            self._lose(trial, trial.attempt.record.error or "", counts=False)
+        elif trial.failure:
+            self._fail(trial, trial.failure)
+        else:
+            self._end(trial, TrialState.COMPLETED)
         return Verdict.GO_ON
 
     # --- the sampler ------------------------------------------------------------------
@@ -238,8 +287,7 @@ class Coordinator:
             return
         self._asking = None
         if isinstance(answer, Exhausted):
-            self.exhausted = True
-            self.outbox.append(StoreExhausted())
+            self._end_early(EarlyEnd.EXHAUSTED, "the sampler has no more points")
         elif isinstance(answer, Proposal):
             words = (implementation, answer.note)
             self._create(trial_id, answer, ": ".join(filter(None, words)))
@@ -254,11 +302,16 @@ class Coordinator:
         for worker in self._leases.expired():
             self._drop(worker, f"worker {worker.row.info.worker_id} was not heard of in time")
         self._end_what_takes_too_long()
+        self._charge()
         self._ask_sampler()
 
-    def drain(self, immediate: bool) -> None:
-        """Hand out nothing more; ``immediate`` also puts back what runs now."""
+    def drain(self, immediate: bool, suspend: bool = False) -> None:
+        """Hand out nothing more; ``immediate`` also puts back what runs now.
+
+        With ``suspend`` trials that can be saved are given back after their next step.
+        """
         self.phase = Phase.DRAINING
+        self._suspending = self._suspending or suspend
         if immediate:
             for trial in list(self._held_by.values()):
                 self._lose(trial, "the search was stopped", counts=False)
@@ -268,7 +321,15 @@ class Coordinator:
     @property
     def _all_created(self) -> bool:
         wanted = self.rules.wanted
-        return self.exhausted or (wanted is not None and self._created >= wanted)
+        exhausted = self.early_end is EarlyEnd.EXHAUSTED
+        return exhausted or (wanted is not None and self._created >= wanted)
+
+    def _take(self, place: Place) -> str | None:
+        """The waiting trial that a worker at ``place`` may run now."""
+        working = {place_of(w.row.info): self._held_by[w.fence] for w in self._leases if w.fence}
+        reserved = {busy for busy, trial in working.items() if trial.alone}
+        staffed = {place_of(w.row.info) for w in self._leases}
+        return self._queue.take(place, staffed, working, reserved)
 
     def _held(self, trial_id: str, fence: int) -> _Open | None:
         """The running trial under ``fence``, its worker's lease renewed."""
@@ -303,12 +364,13 @@ class Coordinator:
             study_digest=rules.study_digest,
             tag=proposal.tag,
             epochs=proposal.epochs,
+            resume_from=proposal.resume_from,
             queued_at=self.clock.wall(),
             asked_seq=self._next_seq(),
         )
         self._created += 1
         self._put(_Open(Attempt(record)))
-        self._queue.append(trial_id)
+        self._queue.add(trial_id)
 
     def _hand_out(self, trial_id: str, worker: LiveWorker) -> Attempt:
         trial = self._open[trial_id]
@@ -352,6 +414,35 @@ class Coordinator:
             return record
         return dataclasses.replace(record, value=value, best_step=step)
 
+    def _fail(self, trial: _Open, failure: Failure) -> None:
+        """Ends an attempt that failed; the trial gets another where the rules allow it."""
+        record = trial.attempt.record
+        if may_retry(self.rules, failure, trial.failed):
+            self._release(trial)
+            self._close(trial, TrialState.FAILED, None)
+            self._requeue(trial, trial.attempt.lost)
+        else:
+            self._end(trial, TrialState.FAILED)
+        if failure is Failure.CODE and self._errors.noted(record.trial_id, record.error):
+            words = f"{self.rules.same_error} trials failed alike: {headline(record.error)}"
+            self._end_early(EarlyEnd.ERROR, words)
+
+    def _end_early(self, reason: EarlyEnd, words: str) -> None:
+        self.early_end = reason
+        self.outbox.append(StoreEarlyEnd(reason, words))
+        if reason is not EarlyEnd.EXHAUSTED:
+            self.drain(immediate=True)
+
+    def _charge(self) -> None:
+        """Counts the time that the running trials took; the last of it ends the search."""
+        running = [w for w in self._leases if w.fence]
+        self._budget.charge(len(running), sum(w.row.info.gpus for w in running))
+        spent = self._budget.to_store()
+        if spent:
+            self.outbox.append(StoreSpent(spent))
+        if self._budget.exceeded and self.early_end is None and self.work_left:
+            self._end_early(EarlyEnd.BUDGET, self._budget.exceeded)
+
     def _end(self, trial: _Open, state: TrialState) -> None:
         """The trial's last attempt is over, and with it the trial."""
         self._release(trial)
@@ -365,6 +456,8 @@ class Coordinator:
     def _note_end(self, record: TrialRecord) -> None:
         self._counts[record.state] += 1
         if record.state is TrialState.COMPLETED and record.value is not None:
+            # Without its history: there may be many.
+            self.completed.append(dataclasses.replace(record, history=()))
             than = self.best.value if self.best else None
             if self.rules.direction.better(record.value, than):
                 self.best = record
@@ -414,22 +507,18 @@ class Coordinator:
 
     def _requeue(self, trial: _Open, lost: int) -> None:
         """A next attempt at the same point, ahead of points that were never tried."""
-        record = dataclasses.replace(
-            trial.attempt.record,
-            attempt=trial.attempt.record.attempt + 1,
-            state=TrialState.WAITING,
-            failure=None,
-            error=None,
-            value=None,
-            best_step=None,
-            worker=None,
-            device=None,
-            queued_at=self.clock.wall(),
-            started_at=None,
-            ended_at=None,
-        )
-        self._put(_Open(Attempt(record, lost=lost)))
-        self._queue.appendleft(record.trial_id)
+        holder = self._leases.get(trial.attempt.record.worker)
+        record = _next_attempt(trial.attempt.record, self.clock.wall())
+        failed = trial.failed.copy()
+        if trial.failure:
+            failed[trial.failure] += 1
+        again = _Open(Attempt(record, lost=lost), failed=failed, earlier=trial.history)
+        self._put(again)
+        if again.alone:
+            place = place_of(holder.row.info) if holder else NOWHERE
+            self._queue.add_alone(record.trial_id, place)
+        else:
+            self._queue.add_first(record.trial_id)
 
     def _next_seq(self) -> int:
         self._seq += 1
@@ -441,8 +530,21 @@ class Coordinator:
             if row.left_at is None:
                 self._leases.restore(row)
         latest: dict[str, Attempt] = {}
+        earlier: dict[str, dict[int, Metrics]] = {}
+        failed: dict[str, collections.Counter[Failure]] = collections.defaultdict(
+            collections.Counter
+        )
         for attempt in attempts:
-            latest[attempt.record.trial_id] = attempt
+            record = attempt.record
+            before = latest.get(record.trial_id)
+            if before:
+                earlier[record.trial_id] = _history(before.record)
+            latest[record.trial_id] = attempt
+            if record.failure and record.state.ended:
+                failed[record.trial_id][record.failure] += 1
+            # An attempt that was lost is not one whose end its worker told.
+            if record.state.ended and record.failure is not Failure.PREEMPTED:
+                self._ended[attempt.fence] = record.trial_id
             self._fence = max(self._fence, attempt.fence)
             self._seq = max(self._seq, attempt.record.asked_seq, attempt.record.ended_seq or 0)
         self._created = len(latest)
@@ -451,27 +553,74 @@ class Coordinator:
         for attempt in sorted(
             latest.values(), key=lambda a: (a.record.ended_seq or 0, -a.record.attempt)
         ):
-            self._restore_latest(attempt)
+            trial_id = attempt.record.trial_id
+            self._restore_latest(attempt, failed[trial_id], earlier.get(trial_id, {}))
 
-    def _restore_latest(self, attempt: Attempt) -> None:
+    def _restore_latest(
+        self,
+        attempt: Attempt,
+        failed: collections.Counter[Failure],
+        earlier: dict[int, Metrics],
+    ) -> None:
         record = attempt.record
         if record.state.ended:
-            # An attempt that was lost is not one whose end its worker told.
-            if record.failure is not Failure.PREEMPTED:
-                self._ended[attempt.fence] = record.trial_id
             self._note_end(record)
             return
-        trial = _Open(attempt, {report.step: report.metrics for report in record.history})
+        # The dates in the ledger may be of a clock that has jumped since: the time limit of a
+        # trial that runs starts anew.
+        trial = _Open(
+            attempt,
+            _history(record),
+            self.clock.monotonic(),
+            failed,
+            earlier,
+        )
         self._open[record.trial_id] = trial
         if record.state is TrialState.WAITING:
-            self._queue.append(record.trial_id)
+            if trial.alone:
+                self._queue.add_alone(record.trial_id, NOWHERE)
+            else:
+                self._queue.add(record.trial_id)
             return
         self._held_by[attempt.fence] = trial
-        # The dates may have jumped, so they are believed within reason only.
-        ran = max(0.0, self.clock.wall() - (record.started_at or math.inf))
-        trial.begun = self.clock.monotonic() - ran
         worker = self._leases.get(record.worker)
         if worker:
             worker.fence = attempt.fence
         else:
             self._lose(trial, "its worker was gone when the chief came back", counts=True)
+
+
+def retried(attempts: Iterable[Attempt], now: float) -> list[StoreAttempt]:
+    """Another attempt for each trial that ended as failed, for the next chief to find.
+
+    ``attempts`` are all of a search, as the ledger gives them; nobody may lead it meanwhile.
+    Of lost attempts the trial is allowed as many again. The sampler of the next chief takes
+    the trial for one that never ended, until it ends again.
+    """
+    latest = {attempt.record.trial_id: attempt.record for attempt in attempts}
+    failed = [record for record in latest.values() if record.state is TrialState.FAILED]
+    return [StoreAttempt(Attempt(_next_attempt(record, now))) for record in failed]
+
+
+def _next_attempt(record: TrialRecord, now: float) -> TrialRecord:
+    """The attempt after ``record`` at the same point; it waits since ``now``."""
+    return dataclasses.replace(
+        record,
+        attempt=record.attempt + 1,
+        state=TrialState.WAITING,
+        failure=None,
+        error=None,
+        value=None,
+        best_step=None,
+        history=(),
+        worker=None,
+        device=None,
+        queued_at=now,
+        started_at=None,
+        ended_at=None,
+        ended_seq=None,
+    )
+
+
+def _history(record: TrialRecord) -> dict[int, Metrics]:
+    return {report.step: report.metrics for report in record.history}

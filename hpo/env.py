@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ ORACLE_PORT = "KERASTUNER_ORACLE_PORT"
 
 # The file with the run's token (and, beyond loopback, its certificate).
 TOKEN_FILE = "TUNEFLEET_TOKEN_FILE"
+# A certificate (PEM) and its key for a chief beyond loopback, instead of the run's own.
+TLS_CERT = "TUNEFLEET_TLS_CERT"
+TLS_KEY = "TUNEFLEET_TLS_KEY"
 # A folder with the four files of Fashion-MNIST.
 DATA_DIR = "TUNEFLEET_DATA_DIR"
 # Where unpacked data sets are kept for all workers of a host.
@@ -31,6 +35,10 @@ SUPERVISED = "TUNEFLEET_SUPERVISED"
 
 # Set for a chief that serves KerasTuner's own workers too, which know no token.
 INSECURE = "TUNEFLEET_INSECURE"
+
+# Seconds in which running trials may end after SIGTERM, before they are put back.
+GRACE = "TUNEFLEET_GRACE"
+DEFAULT_GRACE_S = 30.0
 
 # Set for a worker that imports its study first and hears on standard input which one it is.
 AWAIT_ROLE = "TUNEFLEET_AWAIT_ROLE"
@@ -106,6 +114,28 @@ def data_variables(data_dir: pathlib.Path | None) -> dict[str, str]:
 def insecure(is_open: bool) -> dict[str, str]:
     """The variable of a chief that serves without a token, if it is to."""
     return {INSECURE: "1"} if is_open else {}
+
+
+def grace(seconds: float) -> dict[str, str]:
+    """The variable that tells a process how long SIGTERM leaves its trials."""
+    return {GRACE: f"{seconds:g}"}
+
+
+def grace_s(environ: Mapping[str, str] = os.environ) -> float:
+    """Seconds that SIGTERM leaves running trials; UsageError where they are no such number."""
+    text = environ.get(GRACE) or str(DEFAULT_GRACE_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UsageError(f"{GRACE}={text!r}: give seconds from 0, such as 30")
+    return seconds
+
+
+def quieten_grpc() -> None:
+    """Lets gRPC write errors alone, unless somebody wants to see more."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def threads(count: int) -> dict[str, str]:

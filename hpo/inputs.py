@@ -88,6 +88,17 @@ def _from_mapping(
     return Inputs(**sets, examples=examples)
 
 
+def skip_epochs(train: Any, epochs: int) -> None:
+    """Brings the set to the order in which it is after ``epochs`` of ``fit``.
+
+    The order depends on how many iterators there were. Keras makes one at the start of each
+    epoch and, where it knows the number of batches, one more at its end.
+    """
+    per_epoch = 2 if int(train.cardinality()) > 0 else 1
+    for _ in range(per_epoch * epochs):
+        iter(train)
+
+
 def digests(loaded: Any) -> dict[str, str | None]:
     """The SHA-256 of each part that ``load_data`` answered, over its arrays in order.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -28,25 +29,29 @@ from hpo.protocol import (
     Attempt,
     Effect,
     StoreAttempt,
-    StoreExhausted,
+    StoreCrew,
+    StoreEarlyEnd,
     StoreReport,
+    StoreSpent,
     StoreWorker,
     WorkerInfo,
     WorkerRow,
 )
 from hpo.trial import Failure, Report, TrialRecord, TrialState
 
-SCHEMA = 1
+SCHEMA = 2
 FILE = "ledger.db"
 LOCK = "ledger.lock"
-# The key of the fact that the sampler has nothing left.
-EXHAUSTED = "exhausted"
+# The keys of facts that change while a run goes on: why it ended early, what it has spent.
+EARLY_END = "early_end"
+SPENT = "spent"
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempts (
     trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, state TEXT NOT NULL, failure TEXT,
-    params TEXT NOT NULL, tag TEXT NOT NULL, epochs INTEGER, seed INTEGER NOT NULL,
+    params TEXT NOT NULL, tag TEXT NOT NULL, epochs INTEGER, resume_from TEXT,
+    seed INTEGER NOT NULL,
     engine TEXT NOT NULL, sampler TEXT NOT NULL, sampler_impl TEXT NOT NULL,
     study_digest TEXT NOT NULL, value REAL, best_step INTEGER, worker TEXT, device TEXT,
     queued_at REAL, started_at REAL, ended_at REAL, error TEXT,
@@ -77,6 +82,7 @@ _ATTEMPT = [
     "params",
     "tag",
     "epochs",
+    "resume_from",
     "seed",
     "engine",
     "sampler",
@@ -137,6 +143,7 @@ class LedgerWriter:
             LedgerReader(folder).close()
             with _failing_well(self._path):
                 self._db = _connect(self._path)
+                _upgrade(self._db)
         except BaseException:
             self._lock.release()
             raise
@@ -147,6 +154,8 @@ class LedgerWriter:
         """A chief starts to serve; the session before, if it was killed, ends where it was seen."""
         close_old = "UPDATE sessions SET ended_at = seen_at WHERE ended_at IS NULL"
         start = "INSERT INTO sessions (host, pid, address, started_at, seen_at) VALUES (?,?,?,?,?)"
+        # What ended it early once may be otherwise now: a higher limit, another machine.
+        self.set_meta({EARLY_END: None})
         self.submit([(close_old, ()), (start, (host, pid, address, now, now))]).result()
         with contextlib.closing(LedgerReader(self._path.parent)) as reader:
             self._session = reader.session_number()
@@ -173,6 +182,9 @@ class LedgerWriter:
     def submit(self, statements: list[Statement]) -> concurrent.futures.Future[None]:
         """Queues a transaction; its future fails with LedgerError if it could not be written."""
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        # From here on it cannot be cancelled: what a worker set going before it vanished is
+        # written all the same, and so is what others wait for in the same transaction.
+        future.set_running_or_notify_cancel()
         with self._wake:
             self._queue.append((statements, future))
             self._wake.notify()
@@ -304,7 +316,7 @@ class LedgerReader:
 
     def _attempts(self, rest: str, values: Sequence[Any] = ()) -> Iterator[dict[str, Any]]:
         """The rows of attempts that the ``rest`` of a query selects, by column."""
-        rows = self._rows(f"SELECT {', '.join(_ATTEMPT)} FROM attempts {rest}", values)
+        rows = self._rows(f"SELECT {', '.join(self._columns)} FROM attempts {rest}", values)
         return (dict(zip(_ATTEMPT, row, strict=True)) for row in rows)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -313,7 +325,11 @@ class LedgerReader:
 
     def _check_version(self, path: pathlib.Path) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA:
+        self._columns = list(_ATTEMPT)
+        if version == 1:
+            # Written before trials could go on from others.
+            self._columns[self._columns.index("resume_from")] = "NULL"
+        elif version != SCHEMA:
             raise LedgerError(
                 f"{path} has format {version} and this program reads format {SCHEMA}: "
                 "read it with the version that wrote it"
@@ -338,6 +354,15 @@ def _quoted(path: pathlib.Path) -> str:
     return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Brings a ledger of an older format to this one."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == 1:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("ALTER TABLE attempts ADD COLUMN resume_from TEXT")
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+        db.execute("COMMIT")
+
+
 @contextlib.contextmanager
 def _failing_well(path: pathlib.Path) -> Iterator[None]:
     """Errors of the database as a LedgerError that says what a person can do."""
@@ -358,7 +383,8 @@ def _statements(effect: Effect) -> Iterator[Statement]:
     if isinstance(effect, StoreAttempt):
         marks = ", ".join("?" * len(_ATTEMPT))
         values = _attempt_values(effect.attempt)
-        yield f"INSERT OR REPLACE INTO attempts VALUES ({marks})", values
+        columns = ", ".join(_ATTEMPT)
+        yield f"INSERT OR REPLACE INTO attempts ({columns}) VALUES ({marks})", values
     elif isinstance(effect, StoreReport):
         record, report = effect.record, effect.report
         key = (record.trial_id, record.attempt)
@@ -371,8 +397,13 @@ def _statements(effect: Effect) -> Iterator[Statement]:
         values = (info.worker_id, info.incarnation, info.host, info.pid, info.device)
         insert = "INSERT OR REPLACE INTO workers VALUES (?,?,?,?,?,?,?)"
         yield insert, (*values, row.joined_at, row.left_at)
-    elif isinstance(effect, StoreExhausted):
-        yield from _meta_statements({EXHAUSTED: True})
+    elif isinstance(effect, StoreEarlyEnd):
+        end = {"reason": effect.reason.value, "words": effect.words}
+        yield from _meta_statements({EARLY_END: end})
+    elif isinstance(effect, StoreSpent):
+        yield from _meta_statements({SPENT: dataclasses.asdict(effect.spent)})
+    elif isinstance(effect, StoreCrew):
+        yield from _meta_statements(effect.crew.to_meta())
 
 
 def _attempt_values(attempt: Attempt) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 from typing import Protocol
 
+from hpo.crew import Crew
 from hpo.trial import Direction, Report, TrialRecord
 
 
@@ -24,6 +25,10 @@ class Rules:
     """What was asked of a search. ``wanted`` None means: until the sampler is exhausted.
 
     An attempt that runs for longer than ``trial_timeout_s`` seconds ends its trial as failed.
+    ``lost_attempts`` is how many may be lost with their worker; a trial whose code raises is
+    tried ``code_retries`` times again, one that runs out of memory ``oom_retries`` times and
+    alone. The same error in ``same_error`` trials ends the search, as do ``max_hours`` with
+    trials running and ``max_gpu_hours`` of theirs.
     """
 
     wanted: int | None
@@ -36,6 +41,11 @@ class Rules:
     lease_s: float = 30.0
     lost_attempts: int = 5
     trial_timeout_s: float | None = None
+    code_retries: int = 1
+    oom_retries: int = 1
+    same_error: int = 3
+    max_hours: float | None = None
+    max_gpu_hours: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +57,11 @@ class WorkerInfo:
     host: str
     pid: int
     device: str
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs its trials hold."""
+        return self.device.count("gpu:")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +109,45 @@ class StoreWorker:
     row: WorkerRow
 
 
-class StoreExhausted:
-    """Write that the sampler has nothing left, so that fewer trials than asked are all."""
+class EarlyEnd(enum.StrEnum):
+    """Why a search ended with fewer trials than were asked for, other than by being stopped."""
+
+    EXHAUSTED = "EXHAUSTED"
+    BUDGET = "BUDGET"
+    ERROR = "ERROR"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreEarlyEnd:
+    """Write that, and why, a search ends early; ``words`` are for who reads its summary."""
+
+    reason: EarlyEnd
+    words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """Seconds in which trials ran, and GPU-seconds that they took, in all of a run."""
+
+    running_s: float = 0.0
+    gpu_s: float = 0.0
+
+
+NOTHING_SPENT = Spent()
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreSpent:
+    """Write what was spent so far."""
+
+    spent: Spent
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreCrew:
+    """Write how many workers are wanted, and who is to leave."""
+
+    crew: Crew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +164,16 @@ class TellSampler:
     record: TrialRecord
 
 
-Effect = StoreAttempt | StoreReport | StoreWorker | StoreExhausted | AskSampler | TellSampler
+Effect = (
+    StoreAttempt
+    | StoreReport
+    | StoreWorker
+    | StoreEarlyEnd
+    | StoreSpent
+    | StoreCrew
+    | AskSampler
+    | TellSampler
+)
 
 
 # Answers to a worker that asks for a trial.
@@ -129,7 +190,9 @@ class Later:
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-    """Leave: the search is ``done``, or is being ``drained`` with work left."""
+    """Leave: the search is ``done``, or is being ``drained`` with work left; or the worker is
+    ``dismissed``, since fewer are wanted.
+    """
 
     reason: str
 
@@ -139,4 +202,6 @@ class Verdict(enum.StrEnum):
 
     GO_ON = "GO_ON"
     STOP = "STOP"
+    # Save what there is and give the trial back: the search is about to leave.
+    SUSPEND = "SUSPEND"
     LOST = "LOST"

@@ -3,7 +3,9 @@
 <runs>/<id>/ledger.db      the one durable state (hpo/ledger.py)
             study.py       the study's file as it was when the run began
             token          opens the chief to whoever can read it: the owner alone
+            tls.pem        the key and certificate of a chief that served beyond loopback
             weights/       the best trial's weights
+            checkpoints/   what unfinished trials go on from
             tensorboard/   projected from the ledger
             logs/          the chief's, the workers' and the trials' logs
 """
@@ -11,7 +13,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import re
 import secrets
@@ -19,14 +20,18 @@ import shutil
 import time
 from typing import Any
 
-from hpo import ledger
+from hpo import ledger, token_file
+from hpo.crew import Crew
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.lock import Lock
 from hpo.registry import SAMPLERS, suggest
 from hpo.samplers.base import Sampler
 from hpo.samplers.start import StartingPoints
+from hpo.schedule import Schedule
 from hpo.study import Study, digest_of
 from hpo.trial import Params
+
+DEFAULT_CHECKPOINT_GB = 10.0
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -70,6 +75,7 @@ class Run:
         self.token_file = folder / "token"
         self.weights = folder / "weights"
         self.logs = folder / "logs"
+        self.checkpoints = folder / "checkpoints"
         self.tensorboard = folder / "tensorboard"
         reader = self.reader()
         meta = reader.meta()
@@ -79,13 +85,19 @@ class Run:
         self.created_at = float(meta["created_at"])
         self.wanted = int(meta["wanted"])
         self.lease_s = float(meta["lease_s"])
-        self.trial_timeout_s: float | None = meta.get("trial_timeout_s")
-        self.workers = int(meta["workers"])
+        # The rules that may be other ones at the next start; see hpo.protocol.Rules.
+        self.schedule = Schedule(**meta.get("schedule", {}))
+        self.checkpoint_gb = float(meta.get("checkpoint_gb", DEFAULT_CHECKPOINT_GB))
+        self.limits: dict[str, Any] = meta.get("limits", {})
+        self.crew = Crew.from_meta(meta)
+        self.workers = self.crew.size
+        # How many its GPUs were enough for at its latest start; None: as many as one likes.
+        self.most_workers: int | None = meta.get("most_workers")
 
     @property
     def token(self) -> str:
         """The secret that every call to the chief must carry."""
-        return self.token_file.read_text().strip()
+        return token_file.read(self.token_file).token
 
     @property
     def seed(self) -> int:
@@ -179,7 +191,7 @@ def create_run(
     """Makes the folder of a new run; it appears whole or not at all.
 
     ``terms`` may change from one start of the run to the next: ``wanted``, how many points
-    are to be tried, ``lease_s``, ``trial_timeout_s`` (None: no limit) and ``workers``.
+    are to be tried, ``lease_s``, ``limits`` and ``workers``.
     Raises RunError if the id is taken, PlaceError if the disk refuses.
     """
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
@@ -210,6 +222,4 @@ def _fill(draft: pathlib.Path, meta: dict[str, Any], study_file: pathlib.Path) -
     shutil.copyfile(study_file, draft / "study.py")
     for name in ("logs", "weights", "tensorboard"):
         (draft / name).mkdir()
-    fd = os.open(draft / "token", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
+    token_file.write(draft / "token", token_file.Secret(token_file.new_token()))

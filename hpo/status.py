@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from hpo.ledger import EXHAUSTED
-from hpo.protocol import WorkerRow
+from hpo.ledger import EARLY_END
+from hpo.protocol import EarlyEnd, WorkerRow
 from hpo.run import Run
 from hpo.trial import Failure, TrialRecord, TrialState
 
@@ -23,7 +23,7 @@ def status_of(run: Run) -> dict[str, Any]:
     try:
         attempts = [attempt.record for attempt in reader.attempts(history=False)]
         workers, sessions = reader.workers(), reader.sessions()
-        exhausted = bool(reader.meta().get(EXHAUSTED))
+        early_end = reader.meta().get(EARLY_END)
     finally:
         reader.close()
     # Whoever notes the winner's test figures after the end holds the lock for a moment too.
@@ -38,7 +38,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "engine": run.request.engine,
         "sampler": run.request.sampler,
         "pruner": run.request.pruner,
-        "state": RUNNING if alive else _end_state(run, counts, exhausted),
+        "state": RUNNING if alive else _end_state(run, counts, early_end),
         "trials": {
             "wanted": run.wanted,
             **{state.value.lower(): counts[state] for state in TrialState},
@@ -59,6 +59,16 @@ def is_live(run: Run) -> bool:
     return run.chief_lives or run.supervised
 
 
+def early_end_of(run: Run) -> str:
+    """Why the run ended with fewer trials than were asked for; "" where it did not."""
+    reader = run.reader()
+    try:
+        noted = reader.meta().get(EARLY_END)
+    finally:
+        reader.close()
+    return str(noted["words"]) if noted else ""
+
+
 def best_of(run: Run, records: Sequence[TrialRecord]) -> TrialRecord | None:
     """The completed trial with the best value; of equals the one that ended first.
 
@@ -73,10 +83,18 @@ def best_of(run: Run, records: Sequence[TrialRecord]) -> TrialRecord | None:
     return best
 
 
-def _end_state(run: Run, counts: collections.Counter[TrialState], exhausted: bool) -> str:
+def _end_state(
+    run: Run, counts: collections.Counter[TrialState], early_end: dict[str, str] | None
+) -> str:
+    """The state of a run that nobody leads: whether it came to the end that was asked for."""
+    reason = early_end and early_end["reason"]
+    if reason == EarlyEnd.ERROR:
+        return FAILED
+    if reason == EarlyEnd.BUDGET:
+        return DONE if counts[TrialState.COMPLETED] else FAILED
     ended = counts[TrialState.COMPLETED] + counts[TrialState.PRUNED] + counts[TrialState.FAILED]
     is_open = counts[TrialState.WAITING] + counts[TrialState.RUNNING]
-    if is_open or (ended < run.wanted and not exhausted):
+    if is_open or (ended < run.wanted and not reason):
         return STOPPED
     return DONE if counts[TrialState.COMPLETED] else FAILED
 

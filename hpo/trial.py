@@ -50,6 +50,15 @@ class Direction(enum.StrEnum):
         return value > than if self is Direction.MAX else value < than
 
 
+class Answer(enum.IntEnum):
+    """What a trial hears after a step. Whoever only asks for truth goes on or stops."""
+
+    STOP = 0
+    GO_ON = 1
+    # Save a checkpoint and leave; who cannot, goes on.
+    SUSPEND = 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Report:
     """The metrics of one step (an epoch, counted from 1) of an attempt."""
@@ -62,6 +71,7 @@ class Report:
 class TrialRecord:
     """One attempt at a trial, as the ledger keeps it.
 
+    ``resume_from`` is another trial, from whose end this one goes on.
     ``value`` is the objective at the attempt's best step, None until there is one and for
     a failed attempt. Times are seconds since the epoch, UTC. ``tag`` is the sampler's own.
     ``asked_seq`` and ``ended_seq`` order the sampler's asks and the trials' ends, since
@@ -79,6 +89,7 @@ class TrialRecord:
     study_digest: str
     tag: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int | None = None
+    resume_from: str | None = None
     failure: Failure | None = None
     value: float | None = None
     best_step: int | None = None

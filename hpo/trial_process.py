@@ -24,7 +24,7 @@ from typing import Any
 from hpo import env, preload
 from hpo.errors import PlaceError
 from hpo.runner import Outcome, TrialOrder, run_trial
-from hpo.trial import Failure, Report
+from hpo.trial import Answer, Failure, Report
 
 # The child says this instead of an outcome where a fork cannot run the study.
 _NEEDS_FRESH_PROCESS = "needs a fresh process"
@@ -45,13 +45,28 @@ class Offered:
 
 
 @dataclasses.dataclass(frozen=True)
+class Saved:
+    """A checkpoint after ``epoch`` lies at ``path``, to be taken away."""
+
+    path: pathlib.Path
+    epoch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Resumed:
+    """The trial goes on after ``epoch`` of an earlier attempt."""
+
+    epoch: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Died:
     """The process is gone without an outcome; a negative ``exit_code`` is a signal's."""
 
     exit_code: int | None
 
 
-Message = Reported | Offered | Outcome | Died
+Message = Reported | Offered | Saved | Resumed | Outcome | Died
 
 
 class TrialProcesses:
@@ -116,10 +131,10 @@ class TrialProcess:
         self._process.join()
         return Died(self._process.exitcode)
 
-    def answer(self, yes: bool) -> None:
-        """Answers a Reported or an Offered."""
+    def answer(self, answer: Answer | bool) -> None:
+        """Answers a Reported, or yes or no to an Offered."""
         with contextlib.suppress(BrokenPipeError):
-            self._ours.send(yes)
+            self._ours.send(answer)
 
     def kill(self) -> None:
         """Ends the trial and all its children at once, and waits until it is gone."""
@@ -150,26 +165,38 @@ def _main(
         return
     conn.send("")
 
-    def ask(question: Message) -> bool:
-        conn.send(question)
-        return bool(conn.recv())
-
     with _output_to(log):
         try:
             module = preload.study()
         except Exception:  # Told to the chief as the trial's outcome
             outcome = Outcome(Failure.CODE, traceback.format_exc())
         else:
-            outcome = run_trial(
-                module,
-                order,
-                report=lambda report: ask(Reported(report)),
-                wanted=lambda value: ask(Offered(value)),
-                scratch=scratch,
-            )
+            outcome = run_trial(module, order, _ToAgent(conn), scratch)
     conn.send(outcome)
     # Interpreters with TensorFlow in them take long to leave, or hang; all is said by now.
     os._exit(0)
+
+
+class _ToAgent:
+    """The trial's link to its agent."""
+
+    def __init__(self, conn: multiprocessing.connection.Connection[Any, Any]) -> None:
+        self._conn = conn
+
+    def report(self, report: Report) -> Answer:
+        self._conn.send(Reported(report))
+        return Answer(self._conn.recv())
+
+    def wanted(self, value: float) -> bool:
+        self._conn.send(Offered(value))
+        return bool(self._conn.recv())
+
+    def saved(self, path: pathlib.Path, epoch: int) -> None:
+        # Not waited for: the trial trains on while its checkpoint travels.
+        self._conn.send(Saved(path, epoch))
+
+    def resumed(self, epoch: int) -> None:
+        self._conn.send(Resumed(epoch))
 
 
 def _end_with_agent() -> None:

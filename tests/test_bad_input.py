@@ -16,10 +16,12 @@ SLOW = str(STUDIES / "slow.py")
 HEAD = "OBJECTIVE = 'loss'\n"
 
 
-def refused(runs: pathlib.Path, *arguments: str, status: int = 2) -> str:
+def refused(
+    runs: pathlib.Path, *arguments: str, status: int = 2, env: dict[str, str] | None = None
+) -> str:
     """The one line that a refused command prints, after checking that nothing is left."""
     before = sorted(runs.iterdir()) if runs.exists() else []
-    done = launch(*arguments, "--runs", str(runs))
+    done = launch(*arguments, "--runs", str(runs), env=env)
     assert done.returncode == status, done.stdout + done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert "Traceback" not in done.stderr
@@ -44,7 +46,12 @@ def refused(runs: pathlib.Path, *arguments: str, status: int = 2) -> str:
         (("run", "digits", "--seed", "-1"), "at least 0"),
         (("run", "digits", "--id", "No_Good"), "bad id 'No_Good'"),
         (("run", "digits", "--id", "-x"), "--id"),
-        (("run", "digits", "--host", "0.0.0.0"), "loopback"),
+        (
+            ("run", "digits", "--host", "0.0.0.0", "--insecure"),
+            "--insecure does not go with --host",
+        ),
+        (("run", "digits", "--host", "203.0.113.9"), "cannot serve at '203.0.113.9'"),
+        (("run", "digits", "--host", "no such host"), "cannot serve at 'no such host'"),
         (("run", "digits", "--gpus-per-worker", "64"), "GPUs"),
         (("run",), "STUDY"),
         (("run", "nowhere/study.py"), "no study at nowhere/study.py"),
@@ -52,6 +59,14 @@ def refused(runs: pathlib.Path, *arguments: str, status: int = 2) -> str:
         (("best", "nothing", "--json"), "no run 'nothing'"),
         (("stop", "nothing"), "no run 'nothing'"),
         (("resume", "nothing"), "no run 'nothing'"),
+        (("retry", "nothing", "--failed"), "no run 'nothing'"),
+        (("scale", "nothing", "--workers", "2"), "no run 'nothing'"),
+        (("scale", "nothing"), "--workers"),
+        (("scale", "nothing", "--workers", "0"), "at least 1"),
+        (("scale", "nothing", "--workers", "two"), "not a whole number"),
+        (("run", "digits", "--grace", "-1"), "at least 0"),
+        (("run", "digits", "--grace", "soon"), "not a number"),
+        (("resume", "nothing", "--grace", "nan"), "out of range"),
         (("logs", "nothing"), "no run 'nothing'"),
         (("tensorboard", "nothing"), "no run 'nothing'"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import time
@@ -18,59 +17,11 @@ from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
 from hpo.engines.keras_tuner.client import ChiefClient, Granted, LostError, Stopped
 from hpo.errors import RefusedError
 from hpo.protocol import Verdict
-from hpo.run import Run
 from hpo.status import status_of
 from hpo.study import digest_of
 from hpo.trial import Failure, Report
-from tests.live import ROOT, STUDIES, wait_until
-
-STUDY = STUDIES / "slow.py"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class HandMade:
-    """A chief started by hand, with KerasTuner's variables."""
-
-    def __init__(self, runs: pathlib.Path, run_id: str, port: int, trials: int = 2) -> None:
-        self.port = port
-        self.folder = runs / run_id
-        options = ["--id", run_id, "--runs", str(runs), "--trials", str(trials), "--lease", "5"]
-        role = env.Role("chief", "127.0.0.1", port).to_env()
-        self.process = subprocess.Popen(
-            [sys.executable, "launch.py", "run", str(STUDY), "--seed", "1", *options],
-            cwd=ROOT,
-            env={**os.environ, **role},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def run(self) -> Run:
-        wait_until(lambda: (self.folder / "ledger.db").exists(), "the run")
-        run = Run(self.folder)
-        if self.process.poll() is None:
-            wait_until(lambda: status_of(run)["chief"]["address"], "the chief")
-        return run
-
-    def client(self, worker_id: str = "w", incarnation: str = "1") -> ChiefClient:
-        return ChiefClient(self.address, self.run.token, worker_id, incarnation)
-
-    def joined(self, worker_id: str = "w", incarnation: str = "1") -> ChiefClient:
-        client = self.client(worker_id, incarnation)
-        client.join("here", os.getpid(), "cpu", digest_of(STUDY))
-        return client
+from tests.by_hand import STUDY, HandMade, free_port
+from tests.live import ROOT
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import dataclasses
 import functools
@@ -20,17 +21,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hpo.coordinator import Coordinator
+from hpo.coordinator import Coordinator, retried
+from hpo.crew import NOBODY, Crew, worker_ids
 from hpo.leases import ReplacedWorkerError, UnknownWorkerError
 from hpo.parameter import Condition, Kind, Parameter
 from hpo.protocol import (
     AskSampler,
     Attempt,
+    EarlyEnd,
     Grant,
     Later,
     Rules,
     Stop,
     StoreAttempt,
+    StoreCrew,
     StoreReport,
     StoreWorker,
     TellSampler,
@@ -78,6 +82,7 @@ class Books:
     attempts: dict[tuple[str, int], Attempt] = dataclasses.field(default_factory=dict)
     reports: dict[tuple[str, int], dict[int, Report]] = dataclasses.field(default_factory=dict)
     workers: dict[tuple[str, str], WorkerRow] = dataclasses.field(default_factory=dict)
+    crew: Crew = NOBODY
 
     def commit(self, effects: list[Any]) -> None:
         for effect in effects:
@@ -90,6 +95,8 @@ class Books:
             elif isinstance(effect, StoreWorker):
                 info = effect.row.info
                 self.workers[info.worker_id, info.incarnation] = effect.row
+            elif isinstance(effect, StoreCrew):
+                self.crew = effect.crew
 
     def stored(self) -> list[Attempt]:
         """The attempts as a reader gives them: with their reports, by ask and number."""
@@ -107,6 +114,11 @@ class Books:
 
 class ChiefDiedError(Exception):
     """The chief died before it answered; another one has taken its place."""
+
+
+def host_of(worker_id: str) -> str:
+    """Most workers share a host, on which memory can run out."""
+    return "far" if worker_id == "worker-2" else "near"
 
 
 class Driver:
@@ -130,7 +142,11 @@ class Driver:
         self.sampler = self.sampler_class(self.study, self.rules.seed)
         self.sampler.restore(list(self.books.latest().values()))
         self.coordinator = Coordinator(
-            self.rules, self.clock, stored, list(self.books.workers.values())
+            self.rules,
+            self.clock,
+            stored,
+            list(self.books.workers.values()),
+            crew=self.books.crew,
         )
         self.settle()
 
@@ -173,7 +189,7 @@ class Driver:
         return answer
 
     def join(self, worker_id: str, incarnation: str = "1") -> None:
-        self.do("joined", WorkerInfo(worker_id, incarnation, "host", 1, "cpu"))
+        self.do("joined", WorkerInfo(worker_id, incarnation, host_of(worker_id), 1, "cpu"))
 
     def ask(self, worker_id: str, incarnation: str = "1") -> Any:
         """What a worker gets that waits for an answer."""
@@ -192,8 +208,12 @@ class Driver:
         return verdict
 
 
-def rules(wanted: int | None = 4, direction: Direction = Direction.MIN, seed: int = 1) -> Rules:
-    return Rules(wanted, "loss", direction, seed, "engine", "sampler", "digest", LEASE_S)
+def rules(
+    wanted: int | None = 4, direction: Direction = Direction.MIN, seed: int = 1, **limits: Any
+) -> Rules:
+    """Where nothing else is said, a trial that failed is not tried again."""
+    limits = {"code_retries": 0, "oom_retries": 0, **limits}
+    return Rules(wanted, "loss", direction, seed, "engine", "sampler", "digest", LEASE_S, **limits)
 
 
 def a_driver(**changes: Any) -> Driver:
@@ -223,17 +243,27 @@ class Search(RuleBasedStateMachine):
     sampler: type[Sampler] = RandomSampler
     wanted = 6
 
-    @initialize()
-    def begin(self) -> None:
-        own = dataclasses.replace(rules(self.wanted), lost_attempts=3)
+    @initialize(retries=st.integers(0, 2))
+    def begin(self, retries: int) -> None:
+        own = rules(
+            self.wanted,
+            lost_attempts=3,
+            code_retries=retries,
+            oom_retries=retries,
+            same_error=10**6,
+        )
         self.driver = Driver(own, self.sampler, a_study())
+        self.driver.books.crew = Crew(3)
+        self.driver.start()
+        self.size = 3
+        self.retried: collections.Counter[str] = collections.Counter()
         self.incarnations: dict[str, int] = {}
         self.holds: dict[tuple[str, str], Grant | None] = {}
         self.fences: dict[int, tuple[str, int]] = {}
         self.acknowledged: dict[str, TrialRecord] = {}
         self.draining = False
 
-    names = st.sampled_from(["one", "two", "three"])
+    names = st.sampled_from(worker_ids(3))
 
     def worker(self, name: str) -> tuple[str, str]:
         """The newest process of this name, started if there is none."""
@@ -284,11 +314,35 @@ class Search(RuleBasedStateMachine):
             assert record.trial_id not in self.acknowledged, "a finished trial runs again"
             assert not (self.draining and self.holds[key] is None and fence not in self.fences)
             assert fence in self.fences or fence > max(self.fences, default=0), "fences grow"
+            dismissed = self.driver.coordinator.crew.dismissed
+            assert fence in self.fences or name not in dismissed, "it was to leave"
             known = self.fences.setdefault(fence, (record.trial_id, record.attempt))
             assert known == (record.trial_id, record.attempt), "a fence was used twice"
             self.holds[key] = answer
         elif isinstance(answer, Stop):
-            assert answer.reason == ("drained" if self.driver.coordinator.work_left else "done")
+            found = self.driver.coordinator
+            expected = "drained" if self.draining else "dismissed"
+            assert answer.reason == (expected if found.work_left else "done")
+            assert self.draining or not found.work_left or name in found.crew.dismissed
+
+    @rule(size=st.integers(1, 3))
+    @unless_the_chief_dies
+    def scale(self, size: int) -> None:
+        self.driver.do("scaled", size)
+        self.size = size
+
+    @rule(chance=st.integers(0, 4))
+    def the_failed_are_retried(self, chance: int) -> None:
+        """Between one chief and the next."""
+        if chance:
+            return
+        again = retried(self.driver.books.stored(), self.driver.clock.wall())
+        self.driver.books.commit(again)
+        for effect in again:
+            self.acknowledged.pop(effect.attempt.record.trial_id, None)
+            self.retried[effect.attempt.record.trial_id] += 1
+        self.driver.start()
+        self.after_a_death()
 
     @rule(name=names, repeated=st.booleans(), step=st.integers(1, 3), loss=st.floats(0, 1))
     @unless_the_chief_dies
@@ -300,26 +354,31 @@ class Search(RuleBasedStateMachine):
                 assert self.driver.report(grant, step, loss=loss) is verdict
             self.check_loss(self.worker(name), grant, verdict)
 
-    @rule(name=names, completed=st.booleans(), repeated=st.booleans())
+    failures = st.sampled_from([None, Failure.CODE, Failure.OOM, Failure.NAN])
+
+    @rule(name=names, failure=failures, repeated=st.booleans())
     @unless_the_chief_dies
-    def end(self, name: str, completed: bool, repeated: bool) -> None:
+    def end(self, name: str, failure: Failure | None, repeated: bool) -> None:
         key = self.worker(name)
         grant = self.holds.get(key)
         if not grant:
             return
-        if not completed:
+        completed = failure is None
+        if failure:
             self.driver.do(
-                "explained", grant.attempt.record.trial_id, grant.attempt.fence, Failure.CODE, "why"
+                "explained", grant.attempt.record.trial_id, grant.attempt.fence, failure, "why"
             )
         verdict = self.driver.end(grant, completed)
         if repeated:
             assert self.driver.end(grant, completed) is verdict
         if verdict is Verdict.GO_ON:
-            record = self.driver.books.latest()[grant.attempt.record.trial_id]
+            own = grant.attempt.record
+            record = self.driver.books.attempts[own.trial_id, own.attempt].record
             assert record.state.ended
-            assert record.attempt == grant.attempt.record.attempt
             assert record.failure is not Failure.PREEMPTED, "a result was dropped and acknowledged"
-            self.acknowledged.setdefault(record.trial_id, record)
+            last = self.driver.books.latest()[own.trial_id]
+            if last.attempt == own.attempt:
+                self.acknowledged.setdefault(last.trial_id, last)
         self.check_loss(key, grant, verdict)
         self.holds[key] = None
 
@@ -419,6 +478,40 @@ class Search(RuleBasedStateMachine):
             running = [a for a in stored if a.record.state is TrialState.RUNNING]
             assert len({a.record.trial_id for a in running}) == len(running)
             assert len({a.record.worker for a in running}) == len(running)
+
+    @invariant()
+    def each_failure_is_retried_as_the_rules_say(self) -> None:
+        if hasattr(self, "driver"):
+            counts = collections.Counter(
+                (a.record.trial_id, a.record.failure) for a in self.driver.books.stored()
+            )
+            limits = {Failure.NAN: 0}
+            for (trial_id, failure), count in counts.items():
+                if failure not in (None, Failure.PREEMPTED):
+                    allowed = limits.get(failure, self.driver.rules.code_retries)
+                    assert count <= 1 + allowed + self.retried[trial_id]
+
+    @invariant()
+    def the_size_that_was_acknowledged_stays(self) -> None:
+        if hasattr(self, "driver"):
+            wanted, dismissed = set(worker_ids(self.size)), set(worker_ids(3)[self.size :])
+            crew = self.driver.coordinator.crew
+            assert (crew.size, set(crew.dismissed)) == (self.size, dismissed)
+            assert not wanted & crew.dismissed
+
+    @invariant()
+    def what_ran_out_of_memory_runs_alone(self) -> None:
+        if not hasattr(self, "driver"):
+            return
+        stored = self.driver.books.stored()
+        failed = {a.record.trial_id for a in stored if a.record.failure is Failure.OOM}
+        hosts: dict[str, list[str]] = {}
+        for attempt in stored:
+            if attempt.record.state is TrialState.RUNNING:
+                host = host_of(str(attempt.record.worker))
+                hosts.setdefault(host, []).append(attempt.record.trial_id)
+        for together in hosts.values():
+            assert len(together) == 1 or not failed & set(together)
 
     @invariant()
     def lost_attempts_are_capped(self) -> None:
@@ -649,6 +742,97 @@ def a_busy_worker(**changes: Any) -> tuple[Driver, Grant]:
     return driver, driver.ask("w")
 
 
+# --- more or fewer workers, and failed trials again ---------------------------------------
+
+
+def test_who_is_dismissed_ends_its_trial_first_and_may_be_called_back() -> None:
+    driver = a_driver(wanted=9)
+    driver.books.crew = Crew(2)
+    driver.start()
+    for name in (*worker_ids(2), "by-hand"):
+        driver.join(name)
+    grant = driver.ask("worker-1")
+    driver.do("scaled", 1)
+    driver.start()
+    assert driver.ask("worker-1").attempt.fence == grant.attempt.fence
+    driver.report(grant, loss=0.5)
+    assert driver.end(grant) is Verdict.GO_ON
+    assert driver.ask("worker-1") == Stop("dismissed")
+    assert isinstance(driver.ask("worker-0"), Grant)
+    assert isinstance(driver.ask("by-hand"), Grant)
+    driver.do("scaled", 2)
+    assert isinstance(driver.ask("worker-1"), Grant)
+
+
+def test_nobody_is_asked_for_a_point_that_only_a_dismissed_worker_waits_for() -> None:
+    driver = a_driver(wanted=9)
+    driver.books.crew = Crew(2)
+    driver.start()
+    driver.slow = True
+    driver.join("worker-1")
+    assert isinstance(driver.do("asked", "worker-1", "1"), Later)
+    driver.do("scaled", 1)
+    assert driver.ask("worker-1") == Stop("dismissed")
+    driver.think()
+    driver.do("tick")
+    assert len(driver.books.latest()) == 1
+    assert driver.asked == []
+
+
+def test_a_failed_trial_gets_another_attempt_and_the_others_stay_as_they_are() -> None:
+    driver, grant = a_busy_worker(wanted=3)
+    driver.report(grant, 1, loss=0.1)
+    driver.end(grant, completed=False)
+    kept = driver.ask("w")
+    driver.report(kept, 1, loss=0.2)
+    driver.end(kept)
+    assert isinstance(driver.ask("w"), Grant)
+    before = driver.books.stored()
+    again = retried(before, 5.0)
+    assert [effect.attempt.record.trial_id for effect in again] == ["0000"]
+    driver.books.commit(again)
+    driver.join("w", "2")
+    driver.start()
+    assert driver.coordinator.count(TrialState.FAILED) == 0
+    assert driver.coordinator.work_left
+    found = driver.ask("w", "2").attempt
+    failed, new = (a.record for a in driver.books.stored() if a.record.trial_id == "0000")
+    assert failed == before[0].record
+    assert (found.record.trial_id, found.record.attempt, found.lost) == ("0000", 2, 0)
+    assert (new.failure, new.error, new.value, new.ended_seq) == (None, None, None, None)
+    assert (new.params, new.seed, new.queued_at) == (failed.params, failed.seed, 5.0)
+
+
+def test_a_trial_lost_too_often_may_be_lost_as_often_again_when_it_is_retried() -> None:
+    driver, _ = a_busy_worker(wanted=1)
+    for number in range(1, 6):
+        driver.join("w", f"first-{number}")
+        driver.ask("w", f"first-{number}")
+    assert driver.books.latest()["0000"].failure is Failure.PREEMPTED
+    driver.books.commit(retried(driver.books.stored(), 5.0))
+    driver.start()
+    for number in range(5):
+        driver.join("w", f"second-{number}")
+        assert isinstance(driver.ask("w", f"second-{number}"), Grant)
+    driver.join("w", "last")
+    assert driver.ask("w", "last") == Stop("done")
+    assert driver.books.latest()["0000"].attempt == 10
+
+
+def test_the_sampler_hears_of_a_retried_trial_when_it_has_ended_anew() -> None:
+    driver = Driver(rules(wanted=1), Attentive, a_study())
+    driver.join("w")
+    driver.end(driver.ask("w"), completed=False)
+    driver.books.commit(retried(driver.books.stored(), 5.0))
+    driver.start()
+    assert isinstance(driver.sampler, Attentive)
+    assert driver.sampler.heard == []
+    grant = driver.ask("w")
+    driver.report(grant, loss=0.5)
+    driver.end(grant)
+    assert [(r.attempt, r.state) for r in driver.sampler.heard] == [(2, TrialState.COMPLETED)]
+
+
 # --- what a worker is told ----------------------------------------------------------------
 
 
@@ -790,7 +974,7 @@ def test_a_search_of_a_small_space_ends_when_it_is_used_up() -> None:
         driver.report(grant, loss=0.5)
         driver.end(grant)
     assert grant == Stop("done")
-    assert driver.coordinator.exhausted
+    assert driver.coordinator.early_end is EarlyEnd.EXHAUSTED
     assert driver.coordinator.count(TrialState.COMPLETED) == POINTS
 
 

@@ -77,6 +77,20 @@ def test_what_is_killed_and_rebuilt_proposes_what_it_would_have(name: str) -> No
     assert disturbed.records == undisturbed.records
 
 
+@every_oracle
+def test_of_two_ends_of_one_trial_the_later_counts(name: str) -> None:
+    """One that failed may be tried again, and was told of before."""
+    once, twice = Search(name, STUDY), Search(name, STUDY)
+    for search in (once, twice):
+        while len(search.records) < 14 and search.ask():
+            (trial,) = search.pending()
+            if search is twice:
+                search.fail(trial.trial_id)
+            search.end(trial.trial_id, value=float(int(trial.trial_id) % 5))
+    assert len(once.records) == 14
+    assert twice.points == once.points
+
+
 def test_child_that_dies_again_and_again_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     search = Search("kt-random", STUDY)
     monkeypatch.setattr(sys, "executable", "/bin/false")

@@ -128,6 +128,7 @@ _FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "study_digest": _TEXT,
     "tag": st.dictionaries(_TEXT, st.none() | _VALUE | st.lists(_VALUE, max_size=2), max_size=3),
     "epochs": st.none() | _NUMBER,
+    "resume_from": st.none() | st.just("0007"),
     "failure": st.none() | st.sampled_from(Failure),
     "value": st.none() | st.floats(allow_nan=False),
     "best_step": st.none() | _NUMBER,
@@ -240,6 +241,16 @@ def test_an_empty_commit_is_done_once_what_came_before_is_durable(folder: pathli
         before = [writer.commit([stored(n)], 0.0) for n in range(50)]
         writer.commit([], 0.0).result()
         assert all(future.done() for future in before)
+
+
+def test_what_nobody_waits_for_any_more_is_written_all_the_same(folder: pathlib.Path) -> None:
+    with writing(folder) as writer:
+        for number in range(20):
+            # As when a worker is killed in the middle of its call.
+            assert not writer.commit([stored(number)], 0.0).cancel()
+        writer.commit([], 0.0).result(timeout=10)
+    with reading(folder) as reader:
+        assert len(list(reader.attempts())) == 20
 
 
 def test_closing_writes_what_is_queued(folder: pathlib.Path) -> None:

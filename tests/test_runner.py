@@ -14,6 +14,7 @@ from hpo.inputs import prepare
 from hpo.runner import Outcome, TrialOrder, run_trial, set_up_tensorflow
 from hpo.study import StudyModule
 from hpo.trial import Direction, Failure, Params, Report
+from tests.listener import Listener
 
 HEAD = """
 import keras
@@ -52,13 +53,8 @@ def run(
         "space": discover(use),
     }
     order = TrialOrder(**{**fields, **changes})
-    reports: list[Report] = []
-
-    def report(one: Report) -> bool:
-        reports.append(one)
-        return len(reports) < 20
-
-    return run_trial(module, order, report, lambda value: True, folder), reports
+    listener = Listener()
+    return run_trial(module, order, listener, folder), listener.reports
 
 
 def test_the_best_epochs_weights_are_kept(tmp_path: pathlib.Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hpo.discovery import discover
 from hpo.runner import TrialOrder, run_trial
 from hpo.study import STUDIES_DIR, StudyModule
-from hpo.trial import Report
+from tests.listener import Listener
 from tests.live import launch
 from tests.published import POINTS, SPACES
 
@@ -74,13 +74,9 @@ def test_the_default_point_trains(module: StudyModule, tmp_path: pathlib.Path) -
         train_examples=300,
         space=space,
     )
-    reports: list[Report] = []
-
-    def report(one: Report) -> bool:
-        reports.append(one)
-        return True
-
-    outcome = run_trial(module, order, report, lambda value: True, tmp_path)
+    listener = Listener()
+    outcome = run_trial(module, order, listener, tmp_path)
+    reports = listener.reports
     assert outcome.failure is None, outcome.error
     assert outcome.weights
     first, second = reports

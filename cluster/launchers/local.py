@@ -6,16 +6,21 @@ import collections
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import IO
 
 from cluster.plan import JobPlan, ProcessPlan
+from hpo.address import from_here, joined
+from hpo.crew import EXIT_DISMISSED, Crew
 from hpo.engines.base import load_engine
 from hpo.errors import PlaceError, TuneFleetError, UsageError
+from hpo.ledger import LedgerReader
 
 _POLL_S = 0.1
 _SHOW_S = 0.5
@@ -27,6 +32,8 @@ _DEATHS, _DEATHS_WITHIN_S = 5, 20.0
 _SENT_BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
 # The chief's own verdicts: done, nothing completed, refused, its place failed, drained.
 _FINAL = (0, 1, 2, 3, 75)
+# A worker's, told by the chief that the search is over; the chief is about to leave too.
+_SENT_AWAY = (0, 75)
 
 
 def render(plan: JobPlan) -> str:
@@ -75,25 +82,33 @@ class Reserve:
         return dataclasses.replace(process, plan=plan.worker(number, port))
 
 
-def supervise(plan: JobPlan, reserve: Reserve, show: Callable[[], None]) -> int:
+def supervise(
+    plan: JobPlan,
+    scaled: Callable[[int], JobPlan],
+    reserve: Reserve,
+    show: Callable[[], None],
+) -> int:
     """Runs ``plan`` to its end in the foreground; answers the chief's exit status.
 
-    Its first workers are those in ``reserve``, if there are any. The caller holds the run's
-    supervisor lock.
+    Its first workers are those in ``reserve``, if there are any. ``scaled`` makes the plan
+    for another number of workers, which the ledger says are wanted. The caller holds the
+    run's supervisor lock.
 
     ``show`` is called about twice a second. Ctrl-C drains, a second one stops at once;
-    SIGTERM drains. When this returns or raises, none of the processes is left.
+    SIGTERM drains, and stops after the plan's grace period. When this returns or raises, none
+    of the processes is left.
     """
-    with _Signals() as signals:
-        return _Supervisor(plan, reserve, signals, show).run()
+    with _Signals() as signals, contextlib.closing(plan.run.reader()) as reader:
+        return _Supervisor(plan, scaled, reader, reserve, signals, show).run()
 
 
 class _Signals:
-    """Counts the signals that ask for an end."""
+    """Counts the signals that ask for an end, and notes when the first SIGTERM came."""
 
     def __init__(self) -> None:
         self.interrupts = 0
         self.terminations = 0
+        self._terminated_at = math.inf
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> _Signals:
@@ -105,11 +120,18 @@ class _Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def urgency(self, grace_s: float) -> int:
+        """How an end is asked for: 0 not at all, 1 when running trials have ended, 2 now."""
+        if time.monotonic() - self._terminated_at > grace_s:
+            return 2
+        return min(2, self.interrupts + self.terminations)
+
     def _count(self, number: int, _: object) -> None:
         if number == signal.SIGINT:
             self.interrupts += 1
         else:
             self.terminations += 1
+            self._terminated_at = min(self._terminated_at, time.monotonic())
 
 
 @dataclasses.dataclass
@@ -132,9 +154,17 @@ class _Process:
 
 class _Supervisor:
     def __init__(
-        self, plan: JobPlan, reserve: Reserve, signals: _Signals, show: Callable[[], None]
+        self,
+        plan: JobPlan,
+        scaled: Callable[[int], JobPlan],
+        reader: LedgerReader,
+        reserve: Reserve,
+        signals: _Signals,
+        show: Callable[[], None],
     ) -> None:
         self._plan = plan
+        self._scaled = scaled
+        self._reader = reader
         self._reserve = reserve
         self._signals = signals
         self._show = show
@@ -191,40 +221,69 @@ class _Supervisor:
             )
         self._chief = _start(self._plan.chief(self._port), chief.deaths)
         self._wait_for_chief(self._chief)
+        # The new one knows nothing of a drain, nor of those whom the old one sent away for it.
+        self._drained = 0
+        self._workers = {n: w for n, w in self._workers.items() if w.popen.poll() is None}
         return None
 
     def _look_after_workers(self) -> None:
-        for number, worker in list(self._workers.items()):
-            status = worker.popen.poll()
-            if status is None or status in (0, 75):
-                # Those that left were told to by the chief, which is about to leave too.
-                continue
-            if worker.died_too_often(status):
-                raise PlaceError(
-                    f"{worker.plan.role} died {_DEATHS} times in a row (last status {status}): "
-                    f"see {worker.plan.log}"
-                )
-            fresh = self._plan.worker(number, self._port)
-            self._workers[number] = _start(fresh, worker.deaths)
+        """Replaces those that died, and starts those that are wanted besides."""
+        ended = {n: w for n, w in self._workers.items() if w.popen.poll() is not None}
+        # Read after that look: what a worker left for is in the ledger before it is told.
+        self._follow_scale()
+        wanted = range(len(self._plan.devices))
+        for number, worker in ended.items():
+            if number not in wanted:
+                del self._workers[number]
+            elif worker.popen.returncode not in _SENT_AWAY:
+                self._workers[number] = self._replacement(number, worker)
+        for number in wanted:
+            if number not in self._workers:
+                self._workers[number] = _start(self._plan.worker(number, self._port))
+
+    def _replacement(self, number: int, worker: _Process) -> _Process:
+        status = worker.popen.returncode
+        if status != EXIT_DISMISSED and worker.died_too_often(status):
+            raise PlaceError(
+                f"{worker.plan.role} died {_DEATHS} times in a row (last status {status}): "
+                f"see {worker.plan.log}"
+            )
+        return _start(self._plan.worker(number, self._port), worker.deaths)
+
+    def _follow_scale(self) -> None:
+        """Plans for as many workers as the ledger says are wanted now."""
+        size = Crew.from_meta(self._reader.meta()).size
+        if size != len(self._plan.devices):
+            self._plan = self._scaled(size)
 
     def _drain_if_asked(self) -> None:
-        asked = min(2, self._signals.interrupts + self._signals.terminations)
+        asked = self._signals.urgency(self._plan.spec.grace_s)
         if asked <= self._drained:
             return
         if asked == 1:
-            print("letting running trials end; Ctrl-C again stops them now", flush=True)
+            self._say_what_comes()
         run = self._plan.run
         try:
-            load_engine(run.request.engine).drain(run, self._address, immediate=asked > 1)
+            engine, suspend = load_engine(run.request.engine), bool(self._signals.terminations)
+            engine.drain(run, self._address, immediate=asked > 1, suspend=suspend)
         except PlaceError:
             # It is on its way back from a crash: asked again at the next look.
             return
         self._drained = asked
 
+    def _say_what_comes(self) -> None:
+        if self._signals.terminations:
+            seconds = self._plan.spec.grace_s
+            print(
+                f"running trials may end or be saved within {seconds:g} s, then they are put back"
+            )
+        else:
+            print("letting running trials end; Ctrl-C again stops them now")
+        sys.stdout.flush()
+
     @property
     def _address(self) -> str:
-        host = self._plan.spec.host
-        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+        return joined(from_here(self._plan.spec.host), self._port)
 
     def _wait_for_chief(self, chief: _Process) -> int:
         """The port at which ``chief`` serves; raises its own error if it left instead."""

@@ -1,4 +1,4 @@
-"""The verb that ends a search early."""
+"""The verbs that speak to a search while it runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import time
 
 from cluster.progress import typed
 from hpo.engines.base import load_engine
+from hpo.errors import PlaceError, RunError, UsageError
 from hpo.run import Run, open_run
+
+# A chief that was killed is back long before that.
+_CHIEF_S = 30.0
 
 
 def stop(args: argparse.Namespace) -> int:
@@ -23,6 +27,46 @@ def stop(args: argparse.Namespace) -> int:
         time.sleep(0.1)
     print(f"go on with: {typed(run, 'resume')}")
     return 0
+
+
+def scale(args: argparse.Namespace) -> int:
+    """Wants another number of workers; returns once that is certain to come about."""
+    run = open_run(args.runs, args.run)
+    deadline = time.monotonic() + _CHIEF_S
+    while run.supervised:
+        try:
+            _tell_size(run, args.workers)
+        except PlaceError:
+            # Who looks after the run starts its chief anew.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+            continue
+        print(f"run {run.id}: {args.workers} workers wanted, {run.workers} before")
+        return 0
+    if run.chief_lives:
+        raise RunError(
+            f"the processes of run {run.id} were started by hand: start another worker, or end "
+            "one with SIGTERM"
+        )
+    raise RunError(
+        f"run {run.id} is not running: "
+        f"start it with {typed(run, 'resume', '--workers', str(args.workers))}"
+    )
+
+
+def _tell_size(run: Run, workers: int) -> None:
+    """Tells the chief; PlaceError where there is none just now, UsageError beyond the GPUs."""
+    address = chief_address(run)
+    if address is None:
+        raise PlaceError(f"no chief of run {run.id} serves: see its log with `launch.py logs`")
+    most = Run(run.folder).most_workers
+    if most is not None and workers > max(most, run.workers):
+        raise UsageError(
+            f"--workers {workers} needs more GPUs than run {run.id} has, which are enough for "
+            f"{most}: ask for fewer"
+        )
+    load_engine(run.request.engine).scale(run, address, workers)
 
 
 def chief_address(run: Run) -> str | None:

@@ -13,6 +13,7 @@ from cluster import tables
 from cluster.progress import Progress, exit_status, summary, typed
 from hpo import env
 from hpo.errors import RunError
+from hpo.failures import headline
 from hpo.run import Run, open_run
 from hpo.run import list_runs as runs_in
 from hpo.status import STOPPED, is_live, status_of
@@ -122,7 +123,7 @@ def _trial_row(record: TrialRecord, live: bool) -> tuple[str, ...]:
     running = record.state is TrialState.RUNNING and live
     until = record.ended_at or (time.time() if running else None)
     took = tables.duration(until - record.started_at) if until and record.started_at else ""
-    error = f"  {tables.headline(record.error)}" if record.error else ""
+    error = f"  {headline(record.error)}" if record.error else ""
     return (
         record.trial_id,
         str(record.attempt),

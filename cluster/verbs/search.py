@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
 import shutil
 import time
+from typing import Any
 
-from cluster.devices import gpus_here, share
+from cluster import options
+from cluster.devices import Devices, gpus_here, most_workers, share
 from cluster.entrypoint import set_up_logging
 from cluster.launchers import local
-from cluster.plan import plan, waiting_worker
+from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
-from hpo import env
+from hpo import address, env, tls
+from hpo.coordinator import retried
+from hpo.crew import Crew
 from hpo.engines.base import check_supported, load_engine
 from hpo.errors import RunError, TuneFleetError, UsageError
 from hpo.ledger import LedgerWriter
 from hpo.lock import Lock
 from hpo.registry import PRUNERS, SAMPLERS, suggest
-from hpo.run import Run, SearchRequest, check_id, create_run, list_runs, new_id, open_run
+from hpo.run import (
+    DEFAULT_CHECKPOINT_GB,
+    Run,
+    SearchRequest,
+    check_id,
+    create_run,
+    list_runs,
+    new_id,
+    open_run,
+)
 from hpo.samplers.start import in_space, read_points
+from hpo.schedule import EVERY_TWO_MINUTES
 from hpo.status import is_live
 from hpo.study import Study, digest_of, find_study
 from hpo.trial import Params
@@ -41,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
     if role and not role.is_chief:
         return _work(args, role, path)
     request = _request(args, path)
-    spec = ClusterSpec.from_options(args, workers=DEFAULT_WORKERS)
+    # What is wrong with the place is said before a study is read for seconds.
+    _check_place(role.host if role else args.host, args.insecure)
     found = _existing(args, request)
+    spec = ClusterSpec.from_options(args, workers=found.workers if found else DEFAULT_WORKERS)
     if found:
         return _lead_or_search(found, role, spec, args.debug, local.Reserve([]))
-    # What is wrong with the place is said before a study is read for seconds.
-    load_engine(request.engine).check_host(spec.host)
-    devices = share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
+    devices = _devices(spec)
     # More than one a core would only slow the reading of the study down.
     early = devices[: len(_cpus())]
     waiting = [waiting_worker(request.engine, path, spec, own) for own in early]
@@ -68,10 +83,45 @@ def run(args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     """Goes on with a run that was interrupted, or with more trials than it had."""
     found = open_run(args.runs, args.run)
+    _check_place(args.host, args.insecure)
     if args.trials is not None:
         found = _with_trials(found, args.trials)
+    if _limits(args):
+        found = _with_meta(found, {"limits": {**found.limits, **_limits(args)}})
     spec = ClusterSpec.from_options(args, workers=found.workers)
     return _search(found, spec, args.debug, local.Reserve([]))
+
+
+def retry(args: argparse.Namespace) -> int:
+    """Goes on with a run, its failed trials first."""
+    found = open_run(args.runs, args.run)
+    if not args.failed:
+        raise UsageError("retry which trials? --failed runs those again that failed")
+    spec = ClusterSpec.from_options(args, workers=found.workers)
+    _check_place(args.host, args.insecure)
+    _devices(spec)
+    _queue_failed(found)
+    if _limits(args):
+        found = _with_meta(found, {"limits": {**found.limits, **_limits(args)}})
+    return _search(found, spec, args.debug, local.Reserve([]))
+
+
+def _check_place(host: str, insecure: bool) -> None:
+    """Raises UsageError where a chief could not, or should not, serve at ``host``."""
+    address.check(host, insecure)
+    if not address.is_loopback(host):
+        tls.given_identity()
+
+
+def _queue_failed(found: Run) -> None:
+    """Another attempt for each trial that failed; RunError where none did, or the run is live."""
+    _check_not_live(found)
+    with contextlib.closing(LedgerWriter(found.folder)) as writer:
+        with contextlib.closing(found.reader()) as reader:
+            again = retried(reader.attempts(history=False), time.time())
+        if not again:
+            raise RunError(f"no trial of run {found.id} has failed: see `launch.py trials`")
+        writer.commit(again, time.time()).result()
 
 
 def _lead_or_search(
@@ -80,7 +130,10 @@ def _lead_or_search(
     if role is None:
         return _search(found, spec, debug, reserve)
     print(f"run {found.id}", flush=True)
-    os.environ.update(env.insecure(spec.insecure))
+    os.environ.update({**env.insecure(spec.insecure), **env.grace(spec.grace_s)})
+    # Whom an earlier `run` dismissed may be a worker by hand now.
+    _set_meta(found, Crew(spec.workers).to_meta())
+    found = Run(found.folder)
     return load_engine(found.request.engine).lead(found, role)
 
 
@@ -103,6 +156,12 @@ def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
         seed=args.seed,
         start=_starting_points(args),
     )
+
+
+def _limits(args: argparse.Namespace) -> dict[str, float]:
+    """The rules that were typed; the others keep their defaults."""
+    typed = {name: getattr(args, name) for name in options.LIMITS}
+    return {options.LIMITS[name]: value for name, value in typed.items() if value is not None}
 
 
 def _starting_points(args: argparse.Namespace) -> list[Params] | None:
@@ -147,10 +206,13 @@ def _create(
     if request.start:
         start = in_space(args.start, request.start, study.space)
         request = dataclasses.replace(request, start=start)
+    room = args.checkpoint_gb
     meta = {
         "wanted": sampler.wanted(study, request.trials),
         "lease_s": args.lease or DEFAULT_LEASE_S,
-        "trial_timeout_s": args.trial_timeout,
+        "limits": _limits(args),
+        "schedule": dataclasses.asdict(args.checkpoint_every or EVERY_TWO_MINUTES),
+        "checkpoint_gb": DEFAULT_CHECKPOINT_GB if room is None else room,
         "workers": spec.workers,
     }
     return create_run(args.runs, args.id or new_id(study), request, study, path, meta)
@@ -171,15 +233,28 @@ def _with_trials(found: Run, text: str) -> Run:
     """The run with more trials wanted: ``+N`` more, or ``N`` in all."""
     if not re.fullmatch(r"\+?[0-9]{1,9}", text):
         raise UsageError(f"--trials {text!r}: give +N for so many more, or N for so many in all")
-    if is_live(found):
-        raise RunError(f"run {found.id} is running: stop it first, or wait for its end")
+    _check_not_live(found)
     number = int(text)
     wanted = found.wanted + number if text.startswith("+") else max(found.wanted, number)
     wanted = SAMPLERS.load(found.request.sampler).wanted(found.study, wanted)
-    writer = LedgerWriter(found.folder)
-    writer.set_meta({"wanted": wanted})
-    writer.close()
+    return _with_meta(found, {"wanted": wanted})
+
+
+def _with_meta(found: Run, meta: dict[str, Any]) -> Run:
+    """The run with other terms for its next chief; RunError where one leads it now."""
+    _check_not_live(found)
+    _set_meta(found, meta)
     return Run(found.folder)
+
+
+def _check_not_live(found: Run) -> None:
+    if is_live(found):
+        raise RunError(f"run {found.id} is running: stop it first, or wait for its end")
+
+
+def _set_meta(found: Run, meta: dict[str, Any]) -> None:
+    with contextlib.closing(LedgerWriter(found.folder)) as writer:
+        writer.set_meta(meta)
 
 
 def _search(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserve) -> int:
@@ -206,18 +281,32 @@ def _search(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserve) 
 
 def _supervise(found: Run, spec: ClusterSpec, reserve: local.Reserve) -> int:
     """Leads a run to its end and shows how it goes; answers the chief's exit status."""
+    from cluster.invitation import Invitation
     from cluster.progress import Progress
 
-    engine = load_engine(found.request.engine)
-    devices = share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
-    job = plan(found, spec, engine.roles(spec.workers), devices)
+    def job(workers: int) -> JobPlan:
+        own = dataclasses.replace(spec, workers=workers)
+        return plan(found, own, load_engine(found.request.engine).roles(workers), _devices(own))
+
+    first = job(spec.workers)
+    _note_place(found, spec)
     progress = Progress(found)
+    show = progress.update
+    if not address.is_loopback(spec.host):
+        show = Invitation(found, show).show
     try:
-        status = local.supervise(job, reserve, progress.update)
+        status = local.supervise(first, job, reserve, show)
         progress.update()
     finally:
         progress.close()
     return status
+
+
+def _note_place(found: Run, spec: ClusterSpec) -> None:
+    """Writes down what `scale` and the chief must know of how the run is led this time."""
+    crew, most = Crew(spec.workers), most_workers(spec.gpus_per_worker, gpus_here())
+    if (crew, most) != (found.crew, found.most_workers):
+        _set_meta(found, {**crew.to_meta(), "most_workers": most})
 
 
 def _sum_up(found: Run, spec: ClusterSpec, status: int, debug: bool) -> None:
@@ -231,7 +320,8 @@ def _sum_up(found: Run, spec: ClusterSpec, status: int, debug: bool) -> None:
 
 def _work(args: argparse.Namespace, role: env.Role, path: pathlib.Path) -> int:
     """Is a worker of a chief that was started by hand."""
-    os.environ.update(env.data_variables(args.data_dir))
+    grace_s = env.grace_s() if args.grace is None else args.grace
+    os.environ.update({**env.data_variables(args.data_dir), **env.grace(grace_s)})
     return load_engine(args.engine).work(role, _token_file(args, role), path)
 
 
@@ -257,6 +347,11 @@ def _token_file(args: argparse.Namespace, role: env.Role) -> pathlib.Path:
         f"no run in {args.runs} is served at {role.host}:{role.port}: start the chief first, "
         f"or set {env.TOKEN_FILE} to its token file"
     )
+
+
+def _devices(spec: ClusterSpec) -> list[Devices]:
+    """Each worker's share of this host."""
+    return share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
 
 
 def _cpus() -> list[int]:

@@ -21,10 +21,6 @@ class Engine(abc.ABC):
     pruners: ClassVar[Sequence[str]]
 
     @abc.abstractmethod
-    def check_host(self, host: str) -> None:
-        """Raises UsageError where the leader could not serve safely at ``host``."""
-
-    @abc.abstractmethod
     def roles(self, workers: int) -> list[str]:
         """The ids of the processes of a search with ``workers`` workers, the leader first."""
 
@@ -41,10 +37,19 @@ class Engine(abc.ABC):
         """Runs trials in this process; answers the exit status."""
 
     @abc.abstractmethod
-    def drain(self, run: Run, address: str, immediate: bool) -> None:
+    def drain(self, run: Run, address: str, immediate: bool, suspend: bool = False) -> None:
         """Asks the leader of ``run`` at ``address`` to hand out nothing more.
 
-        ``immediate`` also puts running trials back. Raises PlaceError if it does not answer.
+        ``immediate`` also puts running trials back; with ``suspend`` those that can be saved
+        are given back after their next step. Raises PlaceError if it does not answer.
+        """
+
+    @abc.abstractmethod
+    def scale(self, run: Run, address: str, workers: int) -> None:
+        """Tells the leader of ``run`` at ``address`` how many workers are wanted from now on.
+
+        Returns once that is in the ledger. Raises PlaceError if it does not answer, and
+        RefusedError where it is about to leave.
         """
 
 

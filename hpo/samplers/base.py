@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import hashlib
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -19,13 +20,15 @@ DEFAULT_TRIALS = 10
 class Proposal:
     """A point to try. ``tag`` is what the sampler must find again after a restart.
 
-    ``epochs`` is the trial's own number of epochs, where it is not the study's. ``note`` says
+    ``epochs`` is the trial's own number of epochs, where it is not the study's, and
+    ``resume_from`` a trial that has ended, from whose last epoch it goes on. ``note`` says
     what was done to the point on its way here; it stands in the record beside the sampler.
     """
 
     params: Params
     tag: dict[str, Any] = dataclasses.field(default_factory=dict)
     epochs: int | None = None
+    resume_from: str | None = None
     note: str = ""
 
 
@@ -77,6 +80,11 @@ class Sampler(abc.ABC):
         return study.space.size
 
     @property
+    def model_based(self) -> bool:
+        """Whether it learns from results. If it raises, a random point takes its place."""
+        return False
+
+    @property
     def implementation(self) -> str:
         """What really decided, with its version, for the records."""
         kind = type(self)
@@ -92,8 +100,19 @@ class Sampler(abc.ABC):
     def asked(self, record: TrialRecord) -> None:
         """On a restart: ``record`` is what an earlier :meth:`ask` became."""
 
+    @property
+    def promotes(self) -> bool:
+        """Whether trials go on from others that have ended, whose checkpoints are then kept."""
+        return False
+
     def given(self, trial_id: str, params: Params) -> None:
         """A point that somebody else chose becomes a trial; its end is told as any other's."""
+
+    def fall_back(self, trial_id: str, error: Exception) -> Proposal:
+        """A random point in place of the one that could not be proposed for ``error``."""
+        params = self.space.sample(random.Random(f"{self.seed}:{trial_id}:fall back"))
+        self.given(trial_id, params)
+        return Proposal(params, note=f"it failed ({error}), so this point is random")
 
     def restore(self, records: Iterable[TrialRecord]) -> None:
         """Replays the asks and the ends of ``records`` in the order in which they happened."""

@@ -32,6 +32,17 @@ class StartingPoints(Sampler):
         """That of the sampler that goes on."""
         return self._sampler.implementation
 
+    @property
+    def model_based(self) -> bool:
+        return self._sampler.model_based
+
+    @property
+    def promotes(self) -> bool:
+        return self._sampler.promotes
+
+    def fall_back(self, trial_id: str, error: Exception) -> Proposal:
+        return self._sampler.fall_back(trial_id, error)
+
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
         if self._next >= len(self._points):
             return self._sampler.ask(trial_id, pending)

@@ -9,28 +9,35 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import logging
+import math
 import os
+import pathlib
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from hpo.checkpoint_store import CheckpointStore
 from hpo.coordinator import Coordinator
 from hpo.errors import TuneFleetError
-from hpo.ledger import LedgerWriter
+from hpo.ledger import SPENT, LedgerWriter
 from hpo.protocol import (
     AskSampler,
+    EarlyEnd,
     Effect,
     Rules,
+    Spent,
     StoreAttempt,
     StoreReport,
     TellSampler,
 )
 from hpo.run import Run
 from hpo.samplers.base import Answer
+from hpo.schedule import Schedule
 from hpo.tensorboard import TensorBoardWriter
-from hpo.trial import TrialRecord, TrialState
+from hpo.trial import Direction, TrialRecord, TrialState
 from hpo.weights import WeightsStore
 
 log = logging.getLogger("tunefleet.chief")
@@ -60,9 +67,11 @@ class Chief:
         self.ledger = LedgerWriter(run.folder)
         reader = run.reader()
         attempts, workers = list(reader.attempts()), reader.workers()
+        spent = Spent(**reader.meta().get(SPENT, {}))
         reader.close()
-        self.coordinator = Coordinator(_rules(run), self.clock, attempts, workers)
+        self.coordinator = Coordinator(_rules(run), self.clock, attempts, workers, spent, run.crew)
         self.weights = WeightsStore(run.weights)
+        self.checkpoints = CheckpointStore(run.checkpoints, run.checkpoint_gb * 1e9)
         records = [attempt.record for attempt in attempts]
         self._sampler = run.sampler()
         self._sampler.restore(_last_attempts(records))
@@ -98,6 +107,28 @@ class Chief:
         if self.coordinator.best:
             keep.add(self.coordinator.best.trial_id)
         self.weights.keep_only(keep)
+
+    @property
+    def schedule(self) -> Schedule:
+        """When trials are to be saved."""
+        return dataclasses.replace(self.run.schedule, last=self._sampler.promotes)
+
+    def checkpoint_for(self, record: TrialRecord) -> pathlib.Path | None:
+        """What a trial goes on from: its own last checkpoint, or that of whom it follows."""
+        own = self.checkpoints.latest(record.trial_id)
+        if own or record.resume_from is None:
+            return own
+        return self.checkpoints.latest(record.resume_from)
+
+    def tidy_checkpoints(self) -> None:
+        """Keeps those that something may go on from; the best of them where room is short."""
+        records = self.coordinator.pending
+        if self._sampler.promotes:
+            records += self.coordinator.completed
+        sign = -1.0 if self.coordinator.rules.direction is Direction.MAX else 1.0
+        worth = sorted(records, key=lambda r: math.inf if r.value is None else sign * r.value)
+        for trial_id in self.checkpoints.keep([record.trial_id for record in worth]):
+            log.warning("no room for the checkpoint of trial %s: see --checkpoint-gb", trial_id)
 
     def abandon(self) -> None:
         """Leaves now: whoever looked after this run is gone, and its workers with it."""
@@ -145,9 +176,12 @@ class Chief:
         return self.coordinator.over and not self.coordinator.workers
 
     def _exit_status(self) -> int:
-        if self.coordinator.work_left:
+        completed = bool(self.coordinator.count(TrialState.COMPLETED))
+        if self.coordinator.early_end is EarlyEnd.ERROR:
+            return 1
+        if self.coordinator.work_left and self.coordinator.early_end is not EarlyEnd.BUDGET:
             return 75
-        return 0 if self.coordinator.count(TrialState.COMPLETED) else 1
+        return 0 if completed else 1
 
     async def _settle(self) -> None:
         """Empties the outbox: writes what is to be written, asks and tells the sampler."""
@@ -179,10 +213,12 @@ class Chief:
                 self._thinking, self._sampler.ask, trial_id, pending
             )
         except Exception as error:
-            log.exception("the sampler failed")
-            name = self.run.request.sampler
-            self.fail(TuneFleetError(f"sampler {name} failed at trial {trial_id}: {error!r}"))
-            return
+            log.exception("the sampler failed at trial %s", trial_id)
+            if not self._sampler.model_based:
+                name = self.run.request.sampler
+                self.fail(TuneFleetError(f"sampler {name} failed at trial {trial_id}: {error!r}"))
+                return
+            answer = self._sampler.fall_back(trial_id, error)
         implementation = self._sampler.implementation
         await self.apply(lambda c: c.proposed(trial_id, answer, implementation))
         self._notify()
@@ -252,6 +288,7 @@ def _one_thread(name: str) -> concurrent.futures.ThreadPoolExecutor:
 
 def _rules(run: Run) -> Rules:
     return Rules(
+        **run.limits,
         wanted=run.wanted,
         objective=run.study.objective,
         direction=run.study.direction,
@@ -260,7 +297,6 @@ def _rules(run: Run) -> Rules:
         sampler=run.request.sampler,
         study_digest=run.study.digest,
         lease_s=run.lease_s,
-        trial_timeout_s=run.trial_timeout_s,
     )
 
 

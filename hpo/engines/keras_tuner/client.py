@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
+import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
+from hpo.engines.keras_tuner.channel import open_channel, wrong_end
 from hpo.errors import PlaceError, RefusedError
 from hpo.protocol import Verdict
+from hpo.schedule import Schedule
 from hpo.study import Study
-from hpo.trial import Failure, Params, Report
+from hpo.trial import Answer, Failure, Params, Report
+from hpo.weights import Incoming
 
 # KerasTuner's workers wait for their chief this long; so do ours.
 PATIENCE_S = 3600.0
@@ -50,6 +53,7 @@ class Terms:
     split_seed: int
     epochs: int | None
     train_examples: int | None
+    schedule: Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +65,13 @@ class Granted:
     fence: int
     seed: int
     epochs: int | None
+    has_checkpoint: bool
     params: Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Stopped:
-    """Leave: ``reason`` is "done" or "drained"."""
+    """Leave: ``reason`` is "done", "drained" or "dismissed"."""
 
     reason: str
 
@@ -80,23 +85,25 @@ class ChiefClient:
     was not heard of for an hour.
     """
 
-    def __init__(self, address: str, token: str, worker_id: str, incarnation: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        worker_id: str,
+        incarnation: str,
+        certificates: str = "",
+    ) -> None:
         self._address = address
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                # A chief that comes back is found within a second, not after two minutes.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-                ("grpc.enable_http_proxy", 0),
-            ],
-        )
+        self._channel = open_channel(address, certificates)
         self._oracle = wire.stubs.OracleStub(self._channel)
         self._fleet = fleet_pb2_grpc.FleetStub(self._channel)  # type: ignore[no-untyped-call]
         self._metadata = [(wire.AUTHORIZATION, wire.bearer(token))]
         if worker_id:
             self._metadata += [(wire.WORKER, worker_id), (wire.INCARNATION, incarnation)]
         self._closed = False
+        self._acquainted = False
+        # On the monotonic clock: after that no call is repeated.
+        self.give_up_at = math.inf
 
     def close(self) -> None:
         """Ends calls that are under way, and all later ones."""
@@ -115,6 +122,11 @@ class ChiefClient:
             split_seed=reply.split_seed,
             epochs=reply.epochs if reply.HasField("epochs") else None,
             train_examples=reply.train_examples if reply.HasField("train_examples") else None,
+            schedule=Schedule(
+                epochs=reply.checkpoint_epochs if reply.HasField("checkpoint_epochs") else None,
+                seconds=reply.checkpoint_s if reply.HasField("checkpoint_s") else None,
+                last=reply.checkpoint_last,
+            ),
         )
 
     def create_trial(self, worker_id: str) -> Granted | Stopped | None:
@@ -133,16 +145,20 @@ class ChiefClient:
             fence=grant.fence,
             seed=grant.seed,
             epochs=grant.epochs if grant.HasField("epochs") else None,
+            has_checkpoint=grant.has_checkpoint,
             params=wire.to_params(reply.trial.hyperparameters),
         )
 
-    def report(self, granted: Granted, report: Report) -> bool:
+    def report(self, granted: Granted, report: Report) -> Answer:
         """Sends the metrics of a step; answers whether to go on."""
         request = wire.service.UpdateTrialRequest(
             trial_id=granted.trial_id, metrics=report.metrics, step=report.step
         )
-        reply = self._call(self._oracle.UpdateTrial, request, granted.fence)
-        return bool(reply.trial.status != wire.types.STOPPED)
+        reply, call = self._call(self._oracle.UpdateTrial.with_call, request, granted.fence)
+        if reply.trial.status == wire.types.STOPPED:
+            return Answer.STOP
+        trailing = {item.key for item in call.trailing_metadata() or ()}
+        return Answer.SUSPEND if wire.SUSPEND in trailing else Answer.GO_ON
 
     def explain(self, granted: Granted, failure: Failure, error: str) -> None:
         """Says why the attempt is about to end as failed."""
@@ -167,9 +183,40 @@ class ChiefClient:
         """Sends a file of weights in chunks, with a checksum over all of it."""
 
         def send(_: None, **options: Any) -> Any:
-            return self._fleet.SendWeights(_chunks(granted.trial_id, path), **options)
+            return self._fleet.SendWeights(wire.chunks(granted.trial_id, path), **options)
 
         self._call(send, None, granted.fence, timeout_s=_WEIGHTS_S)
+
+    def send_checkpoint(self, granted: Granted, path: pathlib.Path, epoch: int) -> None:
+        """Sends a checkpoint, as weights are sent."""
+
+        def send(_: None, **options: Any) -> Any:
+            chunks = wire.chunks(granted.trial_id, path, epoch)
+            return self._fleet.SendCheckpoint(chunks, **options)
+
+        self._call(send, None, granted.fence, timeout_s=_WEIGHTS_S)
+
+    def fetch_checkpoint(self, granted: Granted, path: pathlib.Path) -> bool:
+        """Writes the checkpoint to go on from to ``path``; False where it is gone."""
+
+        def fetch(request: Any, **options: Any) -> bool:
+            incoming = Incoming(path)
+            try:
+                for chunk in self._fleet.FetchCheckpoint(request, **options):
+                    if chunk.sha256:
+                        return incoming.finish(chunk.sha256)
+                    incoming.write(chunk.data)
+            finally:
+                incoming.discard()
+            return False
+
+        request = fleet_pb2.FetchRequest(trial_id=granted.trial_id)
+        return bool(self._call(fetch, request, granted.fence, timeout_s=_WEIGHTS_S))
+
+    def resume(self, granted: Granted, epoch: int) -> None:
+        """Says that the attempt goes on after ``epoch`` of the one before."""
+        request = fleet_pb2.ResumeRequest(trial_id=granted.trial_id, epoch=epoch)
+        self._call(self._fleet.Resume, request, granted.fence)
 
     def send_log(self, granted: Granted, text: bytes) -> None:
         """Sends the end of the trial's log."""
@@ -187,12 +234,25 @@ class ChiefClient:
         with contextlib.suppress(grpc.RpcError):
             self._fleet.Leave(fleet_pb2.LeaveRequest(), metadata=self._metadata, timeout=5.0)
 
-    def drain(self, immediate: bool, timeout_s: float = 10.0) -> None:
+    def drain(self, immediate: bool, suspend: bool = False, timeout_s: float = 10.0) -> None:
         """Asks the chief to end the search early; raises PlaceError if it cannot be reached."""
-        request = fleet_pb2.DrainRequest(immediate=immediate)
+        self._call_once(
+            self._fleet.Drain,
+            fleet_pb2.DrainRequest(immediate=immediate, suspend=suspend),
+            timeout_s,
+        )
+
+    def scale(self, workers: int, timeout_s: float = 10.0) -> None:
+        """Wants so many workers from now on; raises as :meth:`drain`, or RefusedError."""
+        self._call_once(self._fleet.Scale, fleet_pb2.ScaleRequest(workers=workers), timeout_s)
+
+    def _call_once(self, method: Callable[..., Any], request: Any, timeout_s: float) -> None:
+        """One call that a person waits for: not repeated."""
         try:
-            self._fleet.Drain(request, metadata=self._metadata, timeout=timeout_s)
+            method(request, metadata=self._metadata, timeout=timeout_s)
         except grpc.RpcError as error:
+            if error.code() in _REFUSED:
+                raise RefusedError(error.details() or "the chief refused") from error
             raise PlaceError(
                 f"the chief at {self._address} does not answer ({error.code().name}): "
                 "see its log with `launch.py logs`"
@@ -212,17 +272,27 @@ class ChiefClient:
         started, failures = time.monotonic(), 0
         while True:
             try:
-                return method(request, metadata=metadata, timeout=timeout_s)
+                answer = method(request, metadata=metadata, timeout=timeout_s)
             except grpc.RpcError as error:
                 self._raise_unless_repeatable(error)
-                if time.monotonic() - started > PATIENCE_S:
+                now = time.monotonic()
+                if now > min(started + PATIENCE_S, self.give_up_at):
                     raise PlaceError(
-                        f"the chief at {self._address} was not heard of for an hour"
+                        f"the chief at {self._address} was not heard of for {now - started:.0f} s"
                     ) from error
                 time.sleep(_PAUSE_S[min(failures, len(_PAUSE_S) - 1)])
                 failures += 1
+            else:
+                self._acquainted = True
+                return answer
 
     def _raise_unless_repeatable(self, error: Any) -> None:
+        # Later it may be that another program has the address until the chief is back.
+        if not self._acquainted and (why := wrong_end(error)):
+            raise RefusedError(
+                f"who answers at {self._address} is not this run's chief: {why}: "
+                f"copy the run's token file again, and check the address"
+            ) from error
         if error.code() in _REFUSED:
             raise RefusedError(error.details()) from error
         if error.code() is grpc.StatusCode.ABORTED:
@@ -231,12 +301,3 @@ class ChiefClient:
             raise UnknownError(error.details()) from error
         if self._closed:
             raise error
-
-
-def _chunks(trial_id: str, path: pathlib.Path) -> Iterator[fleet_pb2.WeightsChunk]:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while data := file.read(wire.CHUNK_BYTES):
-            digest.update(data)
-            yield fleet_pb2.WeightsChunk(trial_id=trial_id, data=data)
-    yield fleet_pb2.WeightsChunk(trial_id=trial_id, sha256=digest.hexdigest())

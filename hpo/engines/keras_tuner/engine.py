@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hpo import env
+from hpo.address import joined
+from hpo.crew import worker_ids
 from hpo.engines.base import Engine
-from hpo.errors import UsageError
 from hpo.registry import SAMPLERS
 from hpo.run import Run
+from hpo.token_file import read
+
+if TYPE_CHECKING:
+    from hpo.engines.keras_tuner.client import ChiefClient
 
 
 class KerasTunerEngine(Engine):
@@ -19,23 +27,14 @@ class KerasTunerEngine(Engine):
     samplers = tuple(SAMPLERS)
     pruners = ("none",)
 
-    def check_host(self, host: str) -> None:
-        """The chief has no TLS yet, so its token would cross a network in the clear."""
-        if host not in ("127.0.0.1", "localhost", "::1"):
-            raise UsageError(
-                f"the chief cannot serve at {host}: it has no TLS yet, so only loopback "
-                "(127.0.0.1) is safe"
-            )
-
     def roles(self, workers: int) -> list[str]:
         """The chief's id and the workers' ids."""
-        return [env.CHIEF_ID, *(f"worker-{number}" for number in range(workers))]
+        return [env.CHIEF_ID, *worker_ids(workers)]
 
     def lead(self, run: Run, role: env.Role) -> int:
         """Is the chief of ``run`` until its search is over."""
         from hpo.engines.keras_tuner.lead import lead
 
-        self.check_host(role.host)
         return asyncio.run(lead(run, role))
 
     def prepare(self, study_file: pathlib.Path) -> None:
@@ -48,25 +47,31 @@ class KerasTunerEngine(Engine):
         """Is the worker ``role`` until the chief says that it is over."""
         from hpo.engines.keras_tuner.worker import work
 
-        try:
-            token = token_file.read_text().strip()
-        except OSError as error:
-            raise UsageError(
-                f"cannot read the token in {token_file}: {error.strerror}: "
-                f"set {env.TOKEN_FILE} to the run's token file"
-            ) from error
-        host = f"[{role.host}]" if ":" in role.host else role.host
-        return work(role.tuner_id, f"{host}:{role.port}", token, study_file)
+        secret = read(token_file)
+        return work(role.tuner_id, joined(role.host, role.port), secret, study_file)
 
-    def drain(self, run: Run, address: str, immediate: bool) -> None:
+    def drain(self, run: Run, address: str, immediate: bool, suspend: bool = False) -> None:
         """Asks the chief of ``run`` to hand out nothing more."""
-        from hpo.engines.keras_tuner.client import ChiefClient
+        with _client(run, address) as client:
+            client.drain(immediate, suspend)
 
-        client = ChiefClient(address, run.token, "", "")
-        try:
-            client.drain(immediate)
-        finally:
-            client.close()
+    def scale(self, run: Run, address: str, workers: int) -> None:
+        """Tells the chief of ``run`` how many workers are wanted."""
+        with _client(run, address) as client:
+            client.scale(workers)
+
+
+@contextlib.contextmanager
+def _client(run: Run, address: str) -> Iterator[ChiefClient]:
+    """The chief as somebody sees it who is none of its workers."""
+    from hpo.engines.keras_tuner.client import ChiefClient
+
+    secret = read(run.token_file)
+    client = ChiefClient(address, secret.token, "", "", secret.certificates)
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 ENGINE = KerasTunerEngine()

@@ -15,18 +15,20 @@ STOP: Verdict
 LOST: Verdict
 
 class Grant(_message.Message):
-    __slots__ = ("trial_id", "attempt", "fence", "seed", "epochs")
+    __slots__ = ("trial_id", "attempt", "fence", "seed", "epochs", "has_checkpoint")
     TRIAL_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    HAS_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     trial_id: str
     attempt: int
     fence: int
     seed: int
     epochs: int
-    def __init__(self, trial_id: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., seed: _Optional[int] = ..., epochs: _Optional[int] = ...) -> None: ...
+    has_checkpoint: bool
+    def __init__(self, trial_id: _Optional[str] = ..., attempt: _Optional[int] = ..., fence: _Optional[int] = ..., seed: _Optional[int] = ..., epochs: _Optional[int] = ..., has_checkpoint: _Optional[bool] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
     __slots__ = ("host", "pid", "device", "study_digest")
@@ -41,18 +43,24 @@ class JoinRequest(_message.Message):
     def __init__(self, host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., study_digest: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("lease_s", "study", "split_seed", "epochs", "train_examples")
+    __slots__ = ("lease_s", "study", "split_seed", "epochs", "train_examples", "checkpoint_epochs", "checkpoint_s", "checkpoint_last")
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     STUDY_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SEED_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     TRAIN_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_S_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_LAST_FIELD_NUMBER: _ClassVar[int]
     lease_s: float
     study: str
     split_seed: int
     epochs: int
     train_examples: int
-    def __init__(self, lease_s: _Optional[float] = ..., study: _Optional[str] = ..., split_seed: _Optional[int] = ..., epochs: _Optional[int] = ..., train_examples: _Optional[int] = ...) -> None: ...
+    checkpoint_epochs: int
+    checkpoint_s: float
+    checkpoint_last: bool
+    def __init__(self, lease_s: _Optional[float] = ..., study: _Optional[str] = ..., split_seed: _Optional[int] = ..., epochs: _Optional[int] = ..., train_examples: _Optional[int] = ..., checkpoint_epochs: _Optional[int] = ..., checkpoint_s: _Optional[float] = ..., checkpoint_last: _Optional[bool] = ...) -> None: ...
 
 class BeatRequest(_message.Message):
     __slots__ = ()
@@ -89,14 +97,30 @@ class OfferReply(_message.Message):
     def __init__(self, wanted: _Optional[bool] = ...) -> None: ...
 
 class WeightsChunk(_message.Message):
-    __slots__ = ("trial_id", "data", "sha256")
+    __slots__ = ("trial_id", "data", "sha256", "epoch")
     TRIAL_ID_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     trial_id: str
     data: bytes
     sha256: str
-    def __init__(self, trial_id: _Optional[str] = ..., data: _Optional[bytes] = ..., sha256: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, trial_id: _Optional[str] = ..., data: _Optional[bytes] = ..., sha256: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
+
+class FetchRequest(_message.Message):
+    __slots__ = ("trial_id",)
+    TRIAL_ID_FIELD_NUMBER: _ClassVar[int]
+    trial_id: str
+    def __init__(self, trial_id: _Optional[str] = ...) -> None: ...
+
+class ResumeRequest(_message.Message):
+    __slots__ = ("trial_id", "epoch")
+    TRIAL_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    trial_id: str
+    epoch: int
+    def __init__(self, trial_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class LogRequest(_message.Message):
     __slots__ = ("trial_id", "text")
@@ -115,11 +139,23 @@ class LeaveReply(_message.Message):
     def __init__(self) -> None: ...
 
 class DrainRequest(_message.Message):
-    __slots__ = ("immediate",)
+    __slots__ = ("immediate", "suspend")
     IMMEDIATE_FIELD_NUMBER: _ClassVar[int]
+    SUSPEND_FIELD_NUMBER: _ClassVar[int]
     immediate: bool
-    def __init__(self, immediate: _Optional[bool] = ...) -> None: ...
+    suspend: bool
+    def __init__(self, immediate: _Optional[bool] = ..., suspend: _Optional[bool] = ...) -> None: ...
 
 class DrainReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ScaleRequest(_message.Message):
+    __slots__ = ("workers",)
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    workers: int
+    def __init__(self, workers: _Optional[int] = ...) -> None: ...
+
+class ScaleReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -59,6 +59,21 @@ class FleetStub:
                 request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
                 response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
                 _registered_method=True)
+        self.SendCheckpoint = channel.stream_unary(
+                '/tunefleet.Fleet/SendCheckpoint',
+                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
+                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+                _registered_method=True)
+        self.FetchCheckpoint = channel.unary_stream(
+                '/tunefleet.Fleet/FetchCheckpoint',
+                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.FetchRequest.SerializeToString,
+                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/tunefleet.Fleet/Resume',
+                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+                _registered_method=True)
         self.SendLog = channel.unary_unary(
                 '/tunefleet.Fleet/SendLog',
                 request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LogRequest.SerializeToString,
@@ -73,6 +88,11 @@ class FleetStub:
                 '/tunefleet.Fleet/Drain',
                 request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainRequest.SerializeToString,
                 response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainReply.FromString,
+                _registered_method=True)
+        self.Scale = channel.unary_unary(
+                '/tunefleet.Fleet/Scale',
+                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleRequest.SerializeToString,
+                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleReply.FromString,
                 _registered_method=True)
 
 
@@ -113,6 +133,27 @@ class FleetServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SendCheckpoint(self, request_iterator, context):
+        """A checkpoint on its way to the chief, and back from it to whoever goes on from it: no
+        chunk at all where it was let go meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchCheckpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """The attempt goes on after an epoch of the one before: what that reported counts for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SendLog(self, request, context):
         """The end of the trial's own log, capped by the sender.
         """
@@ -129,6 +170,13 @@ class FleetServicer:
 
     def Drain(self, request, context):
         """A person stops the search: no more trials; with immediate, running ones are put back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Scale(self, request, context):
+        """A person wants another number of workers than before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +210,21 @@ def add_FleetServicer_to_server(servicer, server):
                     request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.FromString,
                     response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
             ),
+            'SendCheckpoint': grpc.stream_unary_rpc_method_handler(
+                    servicer.SendCheckpoint,
+                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.FromString,
+                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
+            ),
+            'FetchCheckpoint': grpc.unary_stream_rpc_method_handler(
+                    servicer.FetchCheckpoint,
+                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.FetchRequest.FromString,
+                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ResumeRequest.FromString,
+                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
+            ),
             'SendLog': grpc.unary_unary_rpc_method_handler(
                     servicer.SendLog,
                     request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LogRequest.FromString,
@@ -176,6 +239,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainRequest.FromString,
                     response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainReply.SerializeToString,
+            ),
+            'Scale': grpc.unary_unary_rpc_method_handler(
+                    servicer.Scale,
+                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleRequest.FromString,
+                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -324,6 +392,87 @@ class Fleet:
             _registered_method=True)
 
     @staticmethod
+    def SendCheckpoint(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/tunefleet.Fleet/SendCheckpoint',
+            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
+            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tunefleet.Fleet/FetchCheckpoint',
+            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.FetchRequest.SerializeToString,
+            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.Fleet/Resume',
+            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ResumeRequest.SerializeToString,
+            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def SendLog(request,
             target,
             options=(),
@@ -394,6 +543,33 @@ class Fleet:
             '/tunefleet.Fleet/Drain',
             hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainRequest.SerializeToString,
             hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Scale(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.Fleet/Scale',
+            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleRequest.SerializeToString,
+            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
 
+from hpo.coordinator import Phase
 from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
 from hpo.engines.keras_tuner.calls import Context, fence_of, held, known, sender
 from hpo.engines.keras_tuner.chief import Chief
 from hpo.errors import PlaceError
 from hpo.protocol import Verdict, WorkerInfo
 from hpo.trial import Failure
+from hpo.weights import Incoming
 
 log = logging.getLogger("tunefleet.chief")
 
@@ -45,14 +47,20 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             split_seed=run.seed,
             epochs=run.request.epochs,
             train_examples=run.request.train_examples,
+            checkpoint_epochs=self._chief.schedule.epochs,
+            checkpoint_s=self._chief.schedule.seconds,
+            checkpoint_last=self._chief.schedule.last,
         )
 
     async def Beat(self, request: fleet_pb2.BeatRequest, context: Context) -> Any:
         """Renews a lease."""
         worker_id, incarnation = sender(context)
-        fence = fence_of(context)
-        beat = self._chief.apply(lambda c: c.beat(worker_id, incarnation, fence))
-        return wire.to_verdict(await known(context, beat))
+
+        async def beat() -> Verdict:
+            # Nothing of it is written, so it need not wait for what others have changed.
+            return self._chief.coordinator.beat(worker_id, incarnation, fence_of(context))
+
+        return wire.to_verdict(await known(context, beat()))
 
     async def Explain(self, request: fleet_pb2.ExplainRequest, context: Context) -> Any:
         """Notes why an attempt is about to end as failed."""
@@ -74,17 +82,59 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         self, chunks: AsyncIterator[fleet_pb2.WeightsChunk], context: Context
     ) -> Any:
         """Receives a file of weights; it counts once its checksum fits."""
+        await self._receive(
+            chunks, context, lambda chunk: self._chief.weights.receive(chunk.trial_id)
+        )
+        return wire.to_verdict(Verdict.GO_ON)
+
+    async def SendCheckpoint(
+        self, chunks: AsyncIterator[fleet_pb2.WeightsChunk], context: Context
+    ) -> Any:
+        """Receives a checkpoint; the trial's one before goes."""
+        store = self._chief.checkpoints
+        await self._receive(
+            chunks, context, lambda chunk: store.receive(chunk.trial_id, chunk.epoch)
+        )
+        await asyncio.to_thread(self._chief.tidy_checkpoints)
+        return wire.to_verdict(Verdict.GO_ON)
+
+    async def FetchCheckpoint(
+        self, request: fleet_pb2.FetchRequest, context: Context
+    ) -> AsyncIterator[fleet_pb2.WeightsChunk]:
+        """Sends the checkpoint that a trial goes on from, if it is still there."""
+        attempt = await held(self._chief, request.trial_id, context)
+        path = self._chief.checkpoint_for(attempt.record)
+        # Opened at once: it may be replaced by a newer one while it travels.
+        if path:
+            for chunk in wire.chunks(request.trial_id, path):
+                yield chunk
+
+    async def Resume(self, request: fleet_pb2.ResumeRequest, context: Context) -> Any:
+        """Counts what the attempt before had reported for the one that goes on from it."""
+        fence = fence_of(context)
+        verdict = await self._chief.apply(
+            lambda c: c.resumed(request.trial_id, fence, request.epoch)
+        )
+        return wire.to_verdict(verdict)
+
+    async def _receive(
+        self,
+        chunks: AsyncIterator[fleet_pb2.WeightsChunk],
+        context: Context,
+        receive: Callable[[fleet_pb2.WeightsChunk], Incoming],
+    ) -> None:
+        """Takes a file in; aborts the call unless it came whole, from who holds the trial."""
         incoming = None
         try:
             async for chunk in chunks:
                 if incoming is None:
-                    attempt = await held(self._chief, chunk.trial_id, context)
-                    incoming = self._chief.weights.receive(attempt.record.trial_id)
+                    await held(self._chief, chunk.trial_id, context)
+                    incoming = receive(chunk)
                 if chunk.sha256:
                     whole = await asyncio.to_thread(incoming.finish, chunk.sha256)
                     incoming = None if whole else incoming
                     if whole:
-                        return wire.to_verdict(Verdict.GO_ON)
+                        return
                 else:
                     await asyncio.to_thread(incoming.write, chunk.data)
         except PlaceError as error:
@@ -93,9 +143,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         finally:
             if incoming is not None:
                 incoming.discard()
-        return await context.abort(
-            grpc.StatusCode.DATA_LOSS, "the weights came damaged: send them again"
-        )
+        await context.abort(grpc.StatusCode.DATA_LOSS, "the file came damaged: send it again")
 
     async def SendLog(self, request: fleet_pb2.LogRequest, context: Context) -> Any:
         """Keeps the end of a trial's log."""
@@ -115,5 +163,19 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
     async def Drain(self, request: fleet_pb2.DrainRequest, context: Context) -> Any:
         """Ends the search early."""
         log.info("draining%s", ", at once" if request.immediate else "")
-        await self._chief.apply(lambda c: c.drain(request.immediate))
+        await self._chief.apply(lambda c: c.drain(request.immediate, request.suspend))
         return fleet_pb2.DrainReply()
+
+    async def Scale(self, request: fleet_pb2.ScaleRequest, context: Context) -> Any:
+        """Wants another number of workers."""
+        if request.workers < 1:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "at least one worker is needed")
+        coordinator = self._chief.coordinator
+        if coordinator.phase is Phase.DRAINING or coordinator.over:
+            await context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"run {self._chief.run.id} is about to end: see `launch.py status`",
+            )
+        await self._chief.apply(lambda c: c.scaled(request.workers))
+        log.info("%d workers are wanted", request.workers)
+        return fleet_pb2.ScaleReply()

@@ -12,36 +12,55 @@ from hpo.engines.keras_tuner.chief import Chief
 from hpo.engines.keras_tuner.server import start_server
 from hpo.run import Run
 
+_EXIT_DRAINED = 75
+# As a shell says it: ended by Ctrl-C.
+_EXIT_INTERRUPTED = 128 + signal.SIGINT
+
 
 async def lead(run: Run, role: env.Role) -> int:
     """Leads the search of ``run``; answers the exit status once it is over."""
     chief = Chief(run)
     server = None
     try:
-        server, address = await start_server(chief, role.host, role.port)
-        _obey_signals(chief)
-        return await chief.serve(address)
+        server = await start_server(chief, role.host, role.port)
+        interrupts = _obey_signals(chief)
+        status = await chief.serve(server.address)
+        return _EXIT_INTERRUPTED if status == _EXIT_DRAINED and interrupts else status
     finally:
         if server:
             await server.stop(grace=1.0)
         chief.close()
 
 
-def _obey_signals(chief: Chief) -> None:
-    """SIGTERM drains, a second one at once; `run` itself tells its chief by a call instead."""
+def _obey_signals(chief: Chief) -> list[int]:
+    """SIGTERM drains for as long as the grace period, Ctrl-C without a limit; a second one of
+    either puts back at once what runs. `run` itself tells its chief by a call instead.
+    The answer grows by one for each Ctrl-C.
+    """
     loop = asyncio.get_running_loop()
+    grace_s = env.grace_s()
     asked: list[int] = []
+    interrupts: list[int] = []
 
-    def drain() -> None:
+    def drain(suspend: bool = False) -> None:
         asked.append(1)
-        chief.coordinator.drain(immediate=len(asked) > 1)
+        chief.coordinator.drain(len(asked) > 1, suspend)
 
-    loop.add_signal_handler(signal.SIGTERM, drain)
+    def terminate() -> None:
+        drain(suspend=True)
+        loop.call_later(grace_s, chief.coordinator.drain, True)
+
+    def interrupt() -> None:
+        interrupts.append(1)
+        drain()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
     if os.environ.get(env.SUPERVISED):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         loop.add_reader(sys.stdin.fileno(), _leave_at_end_of_input, chief)
     else:
-        loop.add_signal_handler(signal.SIGINT, drain)
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    return interrupts
 
 
 def _leave_at_end_of_input(chief: Chief) -> None:

@@ -13,10 +13,12 @@ import contextlib
 import logging
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from hpo.engines.keras_tuner import stock, wire
 from hpo.engines.keras_tuner.calls import Context, sender
+from hpo.engines.keras_tuner.chief import Chief
 from hpo.engines.keras_tuner.oracle_service import OracleService
 from hpo.hyperparameters import to_hyperparameters
 from hpo.protocol import Attempt, WorkerInfo
@@ -30,13 +32,20 @@ _DEVICE = "not said"
 
 
 class OpenOracleService(OracleService):
-    """KerasTuner's service, open to whoever can reach it."""
+    """KerasTuner's service, open to whoever can reach it.
+
+    ``peer_of`` gives the caller's ``host:port`` by gRPC's name for it.
+    """
+
+    def __init__(self, chief: Chief, peer_of: Callable[[str], str]) -> None:
+        super().__init__(chief)
+        self._peer_of = peer_of
 
     async def CreateTrial(self, request: Any, context: Context) -> Any:
         """Hands out a trial to whoever asks under an id that no other live process has."""
         if sender(context)[0]:
             return await super().CreateTrial(request, context)
-        incarnation = await asyncio.to_thread(stock.incarnation_of, context.peer())
+        incarnation = await self._incarnation(context)
         if not await self._admit(request.tuner_id, incarnation):
             return wire.bare_trial(wire.types.STOPPED)
         return await self.hand_out(request.tuner_id, incarnation, context, wire.to_stock_trial)
@@ -87,6 +96,10 @@ class OpenOracleService(OracleService):
                     await self._look_at(info)
             await asyncio.sleep(_LOOK_S)
 
+    async def _incarnation(self, context: Context) -> str:
+        """The process that calls."""
+        return await asyncio.to_thread(stock.incarnation_of, self._peer_of(context.peer()))
+
     async def _look_at(self, info: WorkerInfo) -> None:
         lives = await asyncio.to_thread(stock.lives, info.incarnation)
         if lives:
@@ -114,7 +127,7 @@ class OpenOracleService(OracleService):
 
     async def _held_by_peer(self, trial_id: str, context: Context) -> Attempt | None:
         """The running attempt at a trial, if the process that calls is the one that holds it."""
-        incarnation = await asyncio.to_thread(stock.incarnation_of, context.peer())
+        incarnation = await self._incarnation(context)
         attempt = self._chief.coordinator.attempt_of(incarnation)
         if attempt and attempt.record.trial_id == trial_id:
             return attempt

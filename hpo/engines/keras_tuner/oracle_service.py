@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from hpo.engines.keras_tuner import wire
-from hpo.engines.keras_tuner.calls import Context, abort_if_lost, fence_of, held, known, sender
+from hpo.engines.keras_tuner.calls import Context, abort_if_lost, fence_of, known, sender
 from hpo.engines.keras_tuner.chief import Chief
 from hpo.protocol import Grant, Stop, Verdict
 from hpo.trial import Report, TrialRecord
@@ -42,7 +42,8 @@ class OracleService(wire.stubs.OracleServicer):  # type: ignore[misc]
                 context, self._chief.apply(lambda c: c.asked(worker_id, incarnation))
             )
             if isinstance(answer, Grant):
-                grant = wire.to_grant(answer.attempt).SerializeToString()
+                has_checkpoint = self._chief.checkpoint_for(answer.attempt.record) is not None
+                grant = wire.to_grant(answer.attempt, has_checkpoint).SerializeToString()
                 context.set_trailing_metadata(((wire.GRANT, grant),))
                 return wire.service.CreateTrialResponse(trial=to_message(answer.attempt.record))
             if isinstance(answer, Stop):
@@ -56,13 +57,14 @@ class OracleService(wire.stubs.OracleServicer):  # type: ignore[misc]
     async def UpdateTrial(self, request: Any, context: Context) -> Any:
         """Takes the metrics of a step; STOPPED in the answer ends the trial."""
         report = Report(int(request.step), dict(request.metrics))
-        attempt = await held(self._chief, request.trial_id, context)
-        verdict = await self._chief.apply(
-            lambda c: c.reported(request.trial_id, attempt.fence, report)
-        )
+        trial_id, fence = request.trial_id, fence_of(context)
+        verdict = await self._chief.apply(lambda c: c.reported(trial_id, fence, report))
         await abort_if_lost(verdict, context)
+        if verdict is Verdict.SUSPEND:
+            context.set_trailing_metadata(((wire.SUSPEND, "1"),))
         status = wire.types.STOPPED if verdict is Verdict.STOP else wire.types.RUNNING
-        trial = wire.to_trial(attempt.record, status)
+        # Without the point, which is what takes long to pack: who reports has it.
+        trial = wire.types.Trial(trial_id=trial_id, status=status)
         return wire.service.UpdateTrialResponse(trial=trial)
 
     async def EndTrial(self, request: Any, context: Context) -> Any:
@@ -72,6 +74,7 @@ class OracleService(wire.stubs.OracleServicer):  # type: ignore[misc]
         verdict = await self._chief.apply(lambda c: c.ended(trial_id, fence, completed))
         await abort_if_lost(verdict, context)
         self._chief.forget_other_weights()
+        await asyncio.to_thread(self._chief.tidy_checkpoints)
         return wire.service.EndTrialResponse()
 
     async def GetTrial(self, request: Any, context: Context) -> Any:

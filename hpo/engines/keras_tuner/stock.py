@@ -9,7 +9,6 @@ workers by what the ledger has of them.
 
 from __future__ import annotations
 
-import urllib.parse
 from typing import Any
 
 import psutil
@@ -18,7 +17,7 @@ _PREFIX = "stock"
 
 
 def incarnation_of(peer: str) -> str:
-    """The incarnation of the process at the other end of gRPC's ``peer``.
+    """The incarnation of the process at the other end of ``peer``, a ``host:port``.
 
     Where the system does not tell the process, such as that of another user, the
     connection itself stands for it.
@@ -62,7 +61,7 @@ def _born(process: psutil.Process) -> int:
 
 
 def _port_of(peer: str) -> int:
-    return int(urllib.parse.unquote(peer).rpartition(":")[2])
+    return int(peer.rpartition(":")[2])
 
 
 def _connection(port: int) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hpo.engines.keras_tuner import fleet_pb2
@@ -16,9 +18,14 @@ INCARNATION = "tunefleet-incarnation"
 FENCE = "tunefleet-fence"
 GRANT = "tunefleet-grant-bin"
 STOP = "tunefleet-stop"
+SUSPEND = "tunefleet-suspend"
 
 CHUNK_BYTES = 1 << 20
+# No message is longer: the longest are chunks of weights.
+MESSAGE_BYTES = 2 * CHUNK_BYTES
 LOG_BYTES = 256 << 10
+# How often an end asks whether a connection in use still stands: a cut says nothing.
+PING_MS = 10_000
 
 types, service, stubs = messages()
 # What the path of every call of KerasTuner's own service begins with.
@@ -97,7 +104,7 @@ def to_stock_trial(record: TrialRecord) -> Any:
     return trial
 
 
-def to_grant(attempt: Attempt) -> fleet_pb2.Grant:
+def to_grant(attempt: Attempt, has_checkpoint: bool) -> fleet_pb2.Grant:
     """What KerasTuner's Trial has no place for."""
     record = attempt.record
     return fleet_pb2.Grant(
@@ -106,6 +113,7 @@ def to_grant(attempt: Attempt) -> fleet_pb2.Grant:
         fence=attempt.fence,
         seed=record.seed,
         epochs=record.epochs,
+        has_checkpoint=has_checkpoint,
     )
 
 
@@ -124,3 +132,13 @@ def to_verdict(verdict: Verdict) -> fleet_pb2.VerdictReply:
 def from_verdict(reply: fleet_pb2.VerdictReply) -> Verdict:
     """The verdict in a message."""
     return Verdict(fleet_pb2.Verdict.Name(reply.verdict))
+
+
+def chunks(trial_id: str, path: pathlib.Path, epoch: int = 0) -> Iterator[fleet_pb2.WeightsChunk]:
+    """A file as it travels: pieces of it, then the checksum of the whole."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(CHUNK_BYTES):
+            digest.update(data)
+            yield fleet_pb2.WeightsChunk(trial_id=trial_id, data=data, epoch=epoch)
+    yield fleet_pb2.WeightsChunk(trial_id=trial_id, sha256=digest.hexdigest(), epoch=epoch)

@@ -6,7 +6,9 @@ The agent never imports TensorFlow, so it answers for its lease whatever a trial
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
+import math
 import os
 import pathlib
 import secrets
@@ -18,8 +20,9 @@ import time
 
 import grpc
 
-from hpo import env
+from hpo import env, memory
 from hpo.child import end_own_group
+from hpo.crew import EXIT_DISMISSED
 from hpo.engines.keras_tuner.client import (
     ChiefClient,
     Granted,
@@ -28,20 +31,34 @@ from hpo.engines.keras_tuner.client import (
     Terms,
     UnknownError,
 )
-from hpo.errors import RefusedError
+from hpo.errors import PlaceError, RefusedError
 from hpo.protocol import Verdict
 from hpo.runner import Outcome, TrialOrder
 from hpo.study import digest_of
-from hpo.trial import Failure
-from hpo.trial_process import Died, Message, Offered, Reported, TrialProcess, TrialProcesses
+from hpo.token_file import Secret
+from hpo.trial import Answer, Failure
+from hpo.trial_process import (
+    Died,
+    Message,
+    Offered,
+    Reported,
+    Resumed,
+    Saved,
+    TrialProcess,
+    TrialProcesses,
+)
 
 log = logging.getLogger("tunefleet.worker")
 
 _LOOK_S = 0.1
 _EXIT_DRAINED = 75
+_STOPPED = {"done": 0, "drained": _EXIT_DRAINED, "dismissed": EXIT_DISMISSED}
 _EXIT_GONE = 3
 # As a shell says it: ended by SIGTERM. `run` replaces such a worker, and no drained one.
 _EXIT_TERMINATED = 128 + signal.SIGTERM
+_EXIT_INTERRUPTED = 128 + signal.SIGINT
+# A finite number of seconds that is none in practice.
+_NO_LIMIT_S = 1e9
 
 
 class Worker:
@@ -51,18 +68,24 @@ class Worker:
         self,
         worker_id: str,
         address: str,
-        token: str,
+        secret: Secret,
         study_file: pathlib.Path,
         processes: TrialProcesses,
     ) -> None:
         self._id = worker_id
         self._study_file = study_file
         self._incarnation = secrets.token_hex(8)
-        self._client = ChiefClient(address, token, worker_id, self._incarnation)
+        self._client = ChiefClient(
+            address, secret.token, worker_id, self._incarnation, secret.certificates
+        )
         self._processes = processes
+        self._grace_s = env.grace_s()
         self._fence = 0
         self._lost = threading.Event()
-        self._leaving = threading.Event()
+        self._gone = threading.Event()
+        # When a trial that still runs is given back. A plain number: set by a signal's handler.
+        self._leave_by = math.inf
+        self._interrupted = False
 
     def run(self) -> int:
         """Works until the chief says that the study is done (0) or drained (75).
@@ -70,18 +93,45 @@ class Worker:
         Raises RefusedError where the chief refuses this worker, PlaceError where the chief
         is gone.
         """
+        try:
+            return self._join_and_work()
+        except PlaceError:
+            if not self._is_leaving:
+                raise
+            return self._farewell
+
+    @property
+    def _farewell(self) -> int:
+        """The exit status after a signal."""
+        if self._interrupted:
+            return _EXIT_INTERRUPTED
+        return _EXIT_TERMINATED if os.environ.get(env.SUPERVISED) else _EXIT_DRAINED
+
+    def _join_and_work(self) -> int:
         terms = self._join()
         threading.Thread(target=self._beat, args=(terms.lease_s,), daemon=True).start()
         with tempfile.TemporaryDirectory(prefix=f"tunefleet-{self._id}-") as scratch:
             try:
                 return self._work(terms, pathlib.Path(scratch))
             finally:
+                self._gone.set()
                 self._client.leave()
                 self._client.close()
 
-    def leave_soon(self) -> None:
-        """Asked by the host to go: what runs is given back, and the agent leaves."""
-        self._leaving.set()
+    def leave_soon(self, number: int) -> None:
+        """Asked by a signal to go: a trial may end within the grace period, or is given back.
+
+        Ctrl-C leaves it all the time it takes. Asked again, the worker gives it back at once.
+        """
+        grace_s = _NO_LIMIT_S if number == signal.SIGINT else self._grace_s
+        self._leave_by = time.monotonic() + (0.0 if self._is_leaving else grace_s)
+        self._interrupted = number == signal.SIGINT
+        # A chief that is away is nothing that a worker on its way out waits for.
+        self._client.give_up_at = self._leave_by if self._fence else 0.0
+
+    @property
+    def _is_leaving(self) -> bool:
+        return self._leave_by < math.inf
 
     def _join(self) -> Terms:
         device = os.environ.get(env.DEVICE) or "cpu"
@@ -91,27 +141,32 @@ class Worker:
         return terms
 
     def _work(self, terms: Terms, scratch: pathlib.Path) -> int:
-        while not self._leaving.is_set():
+        while not self._is_leaving:
             try:
                 answer = self._client.create_trial(self._id)
                 if isinstance(answer, Stopped):
-                    log.info("the search is %s", answer.reason)
-                    return 0 if answer.reason == "done" else _EXIT_DRAINED
-                if answer is not None:
+                    log.info("told to leave: %s", answer.reason)
+                    return _STOPPED[answer.reason]
+                # What was granted after it was asked to go is put back when it has left.
+                if answer is not None and not self._is_leaving:
                     self._run_trial(answer, terms, scratch)
             except UnknownError:
                 log.info("the lease had run out, joining again")
                 self._join()
-        return _EXIT_TERMINATED if os.environ.get(env.SUPERVISED) else _EXIT_DRAINED
+        return self._farewell
 
     def _run_trial(self, granted: Granted, terms: Terms, scratch: pathlib.Path) -> None:
         log.info("trial %s, attempt %d: %s", granted.trial_id, granted.attempt, granted.params)
         self._lost.clear()
         self._fence = granted.fence
         log_file = scratch / f"{granted.trial_id}-{granted.attempt}.log"
-        trial = self._processes.start(_order(granted, terms), log_file, scratch)
+        killed_before = memory.kills()
+        order = _order(granted, terms, self._checkpoint(granted, scratch))
+        trial = self._processes.start(order, log_file, scratch)
         try:
             outcome = self._attend(trial, granted)
+            if isinstance(outcome, Died):
+                outcome = _obituary(outcome.exit_code, memory.kills() > killed_before)
             self._tell_end(granted, outcome, log_file)
         except LostError:
             log.info("trial %s is no longer ours", granted.trial_id)
@@ -120,19 +175,34 @@ class Worker:
             self._fence = 0
             log_file.unlink(missing_ok=True)
 
-    def _attend(self, trial: TrialProcess, granted: Granted) -> Outcome:
+    def _checkpoint(self, granted: Granted, scratch: pathlib.Path) -> pathlib.Path | None:
+        """The file to go on from, brought from the chief."""
+        path = scratch / f"{granted.trial_id}.checkpoint"
+        if not granted.has_checkpoint or not self._client.fetch_checkpoint(granted, path):
+            return None
+        return path
+
+    def _attend(self, trial: TrialProcess, granted: Granted) -> Outcome | Died:
         """Relays between the trial and the chief until its end; LostError if it is taken away."""
-        while not self._lost.is_set() and not self._leaving.is_set():
+        while not self._lost.is_set() and time.monotonic() < self._leave_by:
             message: Message | None = trial.next_message(_LOOK_S)
-            if isinstance(message, Outcome):
+            if isinstance(message, Outcome | Died):
                 return message
-            if isinstance(message, Died):
-                return Outcome(Failure.CODE, _obituary(message.exit_code))
             if isinstance(message, Reported):
-                trial.answer(self._client.report(granted, message.report))
+                trial.answer(self._answer(self._client.report(granted, message.report)))
+            elif isinstance(message, Saved):
+                self._client.send_checkpoint(granted, message.path, message.epoch)
+                message.path.unlink()
+            elif isinstance(message, Resumed):
+                self._client.resume(granted, message.epoch)
             elif isinstance(message, Offered):
                 trial.answer(self._client.wants_weights(granted, message.value))
         raise LostError
+
+    def _answer(self, of_chief: Answer) -> Answer:
+        """What the trial does after a step: a worker that has to go saves it first."""
+        has_to_go = self._is_leaving and not self._interrupted
+        return Answer.SUSPEND if of_chief is Answer.GO_ON and has_to_go else of_chief
 
     def _tell_end(self, granted: Granted, outcome: Outcome, log_file: pathlib.Path) -> None:
         """Everything that belongs to the trial goes to the chief before its end does."""
@@ -141,6 +211,10 @@ class Worker:
         if outcome.weights:
             self._client.send_weights(granted, outcome.weights)
             outcome.weights.unlink()
+        if outcome.suspended:
+            outcome = dataclasses.replace(
+                outcome, failure=Failure.PREEMPTED, error="the trial was saved and given back"
+            )
         if outcome.failure:
             self._client.explain(granted, outcome.failure, outcome.error or "")
         self._client.end(granted, completed=outcome.failure is None)
@@ -148,7 +222,7 @@ class Worker:
 
     def _beat(self, lease_s: float) -> None:
         """Renews the lease thrice in its time; runs in a thread of its own."""
-        while not self._leaving.wait(lease_s / 3):
+        while not self._gone.wait(lease_s / 3):
             fence = self._fence
             try:
                 verdict = self._client.beat(fence)
@@ -163,7 +237,7 @@ class Worker:
                     self._lost.set()
 
 
-def _order(granted: Granted, terms: Terms) -> TrialOrder:
+def _order(granted: Granted, terms: Terms, checkpoint: pathlib.Path | None) -> TrialOrder:
     return TrialOrder(
         trial_id=granted.trial_id,
         params=granted.params,
@@ -174,23 +248,35 @@ def _order(granted: Granted, terms: Terms) -> TrialOrder:
         epochs=granted.epochs or terms.epochs,
         train_examples=terms.train_examples,
         space=terms.study.space,
+        schedule=terms.schedule,
+        checkpoint=checkpoint,
     )
 
 
-def _obituary(exit_code: int | None) -> str:
-    """What to say of a trial process that ended without an outcome."""
-    if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return f"the trial's process was ended by {name} (out of memory, if nobody sent it)"
-    return f"the trial's process left with status {exit_code} in the middle of the trial"
+def _obituary(exit_code: int | None, memory_ran_out: bool) -> Outcome:
+    """What a trial process died of that ended without an outcome.
+
+    ``memory_ran_out`` says whether the kernel has killed for memory while it ran.
+    """
+    if exit_code is None or exit_code >= 0:
+        said = f"the trial's process left with status {exit_code} in the middle of the trial"
+        return Outcome(Failure.CODE, said)
+    name = signal.Signals(-exit_code).name
+    if name == "SIGKILL" and memory_ran_out:
+        return Outcome(Failure.OOM, "the kernel killed the trial's process: memory ran out")
+    return Outcome(
+        Failure.CODE, f"the trial's process was ended by {name}, sent by itself or others"
+    )
 
 
-def work(worker_id: str, address: str, token: str, study_file: pathlib.Path) -> int:
+def work(worker_id: str, address: str, secret: Secret, study_file: pathlib.Path) -> int:
     """Runs a worker in this process until it is told to leave; answers its exit status."""
     processes = prepare(study_file)
-    worker = Worker(worker_id, address, token, study_file, processes)
-    signal.signal(signal.SIGTERM, lambda *_: worker.leave_soon())
-    if os.environ.get(env.SUPERVISED):
+    worker = Worker(worker_id, address, secret, study_file, processes)
+    signal.signal(signal.SIGTERM, lambda number, _: worker.leave_soon(number))
+    if not os.environ.get(env.SUPERVISED):
+        signal.signal(signal.SIGINT, lambda number, _: worker.leave_soon(number))
+    else:
         threading.Thread(target=_die_with_supervisor, daemon=True).start()
     try:
         return worker.run()

@@ -71,8 +71,9 @@ class Hosted:
         scored = state is not TrialState.FAILED and value is not None
         trial.status = "COMPLETED" if scored else "FAILED"
         trial.score = value
-        self.oracle.end_order.append(trial_id)
-        del self.oracle.ongoing_trials[trial_id]
+        # A trial that is told of again has ended anew: its later end is the one that counts.
+        if self.oracle.ongoing_trials.pop(trial_id, None):
+            self.oracle.end_order.append(trial_id)
 
     def before_ask(self, trial_id: str, number: int) -> None:
         """Sets the hidden state for the ``number``-th try at ``trial_id``."""

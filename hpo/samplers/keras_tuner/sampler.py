@@ -85,7 +85,13 @@ class KerasTunerSampler(Sampler):
         self._note(trial_id, params=answer["params"], tag=answer["tag"])
         # It knows of what it proposed itself.
         self._sent += 1
-        return Proposal(answer["params"], answer["tag"], answer["epochs"], answer["note"])
+        return Proposal(
+            answer["params"],
+            tag=answer["tag"],
+            epochs=answer["epochs"],
+            resume_from=answer["tag"].get("promoted"),
+            note=answer["note"],
+        )
 
 
 class KtRandom(KerasTunerSampler):
@@ -118,6 +124,10 @@ class KtBayesian(_OneNameEach):
 
     oracle = "BayesianOptimizationOracle"
 
+    @property
+    def model_based(self) -> bool:
+        return True
+
 
 class KtGrid(_OneNameEach):
     """KerasTuner's GridSearchOracle.
@@ -142,12 +152,16 @@ class KtGrid(_OneNameEach):
 class KtHyperband(_OneNameEach):
     """KerasTuner's HyperbandOracle; the study's epochs are the most that a trial gets.
 
-    A promotion is a trial of its own, which trains again from the start.
+    A promotion is a trial of its own, which goes on from the checkpoint of the promoted one.
     """
 
     oracle = "HyperbandOracle"
     exhaustive = True
     takes_given = False
+
+    @property
+    def promotes(self) -> bool:
+        return True
 
     @classmethod
     def limit(cls, study: Study) -> int | None:

@@ -1,0 +1,60 @@
+"""The checkpoints that workers hand to the chief: the newest of each trial, under a cap.
+
+A checkpoint is only ever a saving of time. So whatever cannot be kept is let go, and the trial
+starts anew; nothing here ends a search but a disk that is full for the ledger too.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from hpo.weights import Incoming, on_disk
+
+_SUFFIX = ".checkpoint"
+
+
+class CheckpointStore:
+    """Files ``<trial>.<epoch>.checkpoint`` in one folder, each there whole or not at all."""
+
+    def __init__(self, folder: pathlib.Path, cap_bytes: float) -> None:
+        self._folder = folder
+        self._cap_bytes = cap_bytes
+        with on_disk(folder):
+            folder.mkdir(exist_ok=True)
+
+    def receive(self, trial_id: str, epoch: int) -> Incoming:
+        """A checkpoint that is being received."""
+        return Incoming(self._folder / f"{trial_id}.{epoch}{_SUFFIX}")
+
+    def latest(self, trial_id: str) -> pathlib.Path | None:
+        """The trial's newest checkpoint."""
+        return max(self._of(trial_id), key=_epoch, default=None)
+
+    def keep(self, trial_ids: Sequence[str]) -> list[str]:
+        """Keeps the newest checkpoint of these trials, the most precious first, under the cap.
+
+        Answers the trials whose checkpoints had to go for want of room.
+        """
+        kept, size, refused = set(), 0, []
+        for trial_id in trial_ids:
+            path = self.latest(trial_id)
+            if path is None:
+                continue
+            size += path.stat().st_size
+            if size > self._cap_bytes:
+                refused.append(trial_id)
+                size -= path.stat().st_size
+            else:
+                kept.add(path)
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+        return refused
+
+    def _of(self, trial_id: str) -> list[pathlib.Path]:
+        return list(self._folder.glob(f"{trial_id}.*{_SUFFIX}"))
+
+
+def _epoch(path: pathlib.Path) -> int:
+    return int(path.name.split(".")[1])
