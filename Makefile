@@ -32,7 +32,7 @@ demo: data
 	    --trials 8 --epochs 4 --train-examples 12000
 
 test: $(VENV)/.dev data
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # The HParams page as a person sees it, in Chromium; pictures go to .browser/.
 test-browser: $(VENV)/.browser

@@ -106,6 +106,7 @@ LIMITS = {
     "code_retries": "code_retries",
     "oom_retries": "oom_retries",
     "same_error": "same_error",
+    "without_workers": "without_workers_s",
 }
 
 
@@ -120,6 +121,7 @@ def limits(parser: Parser) -> None:
     retries = number(int, 0)
     add("--code-retries", type=retries, metavar="N", help="again after its code raised (1)")
     add("--oom-retries", type=retries, metavar="N", help="again, alone, when memory ran out (1)")
+    add("--without-workers", type=number(float, 1), metavar="S", help="then give up (3600)")
     add("--same-error", type=some, metavar="N", help="end when so many trials fail alike (3)")
 
 

@@ -6,6 +6,7 @@ starts anew; nothing here ends a search but a disk that is full for the ledger t
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -27,33 +28,37 @@ class CheckpointStore:
         """A checkpoint that is being received."""
         return Incoming(self._folder / f"{trial_id}.{epoch}{_SUFFIX}")
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was kept so far."""
+        return not any(os.scandir(self._folder))
+
     def latest(self, trial_id: str) -> pathlib.Path | None:
         """The trial's newest checkpoint."""
-        return max(self._of(trial_id), key=_epoch, default=None)
+        return max(self._folder.glob(f"{trial_id}.*{_SUFFIX}"), key=_epoch, default=None)
 
     def keep(self, trial_ids: Sequence[str]) -> list[str]:
         """Keeps the newest checkpoint of these trials, the most precious first, under the cap.
 
         Answers the trials whose checkpoints had to go for want of room.
         """
-        kept, size, refused = set(), 0, []
-        for trial_id in trial_ids:
-            path = self.latest(trial_id)
-            if path is None:
-                continue
-            size += path.stat().st_size
-            if size > self._cap_bytes:
-                refused.append(trial_id)
-                size -= path.stat().st_size
-            else:
-                kept.add(path)
+        found: dict[str, list[pathlib.Path]] = {}
         for path in self._folder.glob(f"*{_SUFFIX}"):
-            if path not in kept:
-                path.unlink(missing_ok=True)
+            found.setdefault(path.name.split(".")[0], []).append(path)
+        size, refused = 0, []
+        for trial_id in trial_ids:
+            if trial_id not in found:
+                continue
+            newest = max(found[trial_id], key=_epoch)
+            needed = newest.stat().st_size
+            if size + needed > self._cap_bytes:
+                refused.append(trial_id)
+            else:
+                size += needed
+                found[trial_id].remove(newest)
+        for path in (path for paths in found.values() for path in paths):
+            path.unlink(missing_ok=True)
         return refused
-
-    def _of(self, trial_id: str) -> list[pathlib.Path]:
-        return list(self._folder.glob(f"{trial_id}.*{_SUFFIX}"))
 
 
 def _epoch(path: pathlib.Path) -> int:

@@ -103,6 +103,7 @@ class Coordinator:
         self.clock = clock
         self.phase = Phase.SEARCHING
         self.early_end: EarlyEnd | None = None
+        self.early_words = ""
         self.best: TrialRecord | None = None
         self.completed: list[TrialRecord] = []
         self.crew = crew
@@ -112,8 +113,11 @@ class Coordinator:
         self._ended: dict[int, str] = {}
         self._counts: collections.Counter[TrialState] = collections.Counter()
         self._queue = Waiting()
+        # The fences of attempts that are to be alone.
+        self._reserved: set[int] = set()
         self._leases = Leases(clock, rules.lease_s)
         self._suspending = False
+        self._ticked_at, self._alone_s = clock.monotonic(), 0.0
         self._errors = RepeatedErrors(rules.same_error)
         self._budget = Budget(rules, clock, spent)
         self._asking: str | None = None
@@ -303,6 +307,7 @@ class Coordinator:
             self._drop(worker, f"worker {worker.row.info.worker_id} was not heard of in time")
         self._end_what_takes_too_long()
         self._charge()
+        self._end_without_workers()
         self._ask_sampler()
 
     def drain(self, immediate: bool, suspend: bool = False) -> None:
@@ -326,6 +331,8 @@ class Coordinator:
 
     def _take(self, place: Place) -> str | None:
         """The waiting trial that a worker at ``place`` may run now."""
+        if not self._queue.choosy and not self._reserved:
+            return self._queue.first()
         working = {place_of(w.row.info): self._held_by[w.fence] for w in self._leases if w.fence}
         reserved = {busy for busy, trial in working.items() if trial.alone}
         staffed = {place_of(w.row.info) for w in self._leases}
@@ -345,8 +352,10 @@ class Coordinator:
         """Asks for one more point where a worker waits for one; one ask at a time."""
         if self.phase is Phase.DRAINING:
             return
+        if self._asking is not None or self._all_created:
+            return
         hungry = sum(worker.hungry for worker in self._leases)
-        if self._asking is None and hungry > len(self._queue) and not self._all_created:
+        if hungry > len(self._queue):
             self._asking = f"{self._created:04d}"
             self.outbox.append(AskSampler(self._asking))
 
@@ -386,6 +395,8 @@ class Coordinator:
         worker.fence = self._fence
         self._held_by[self._fence] = trial
         trial.begun = self.clock.monotonic()
+        if trial.alone:
+            self._reserved.add(self._fence)
         self._put(trial)
         return trial.attempt
 
@@ -428,7 +439,7 @@ class Coordinator:
             self._end_early(EarlyEnd.ERROR, words)
 
     def _end_early(self, reason: EarlyEnd, words: str) -> None:
-        self.early_end = reason
+        self.early_end, self.early_words = reason, words
         self.outbox.append(StoreEarlyEnd(reason, words))
         if reason is not EarlyEnd.EXHAUSTED:
             self.drain(immediate=True)
@@ -442,6 +453,19 @@ class Coordinator:
             self.outbox.append(StoreSpent(spent))
         if self._budget.exceeded and self.early_end is None and self.work_left:
             self._end_early(EarlyEnd.BUDGET, self._budget.exceeded)
+
+    def _end_without_workers(self) -> None:
+        """Nobody is there and nobody comes: whoever waits for this search should know."""
+        now = self.clock.monotonic()
+        # While it stood still itself nobody could have come.
+        self._alone_s += min(now - self._ticked_at, self.rules.lease_s)
+        self._ticked_at = now
+        if any(True for _ in self._leases):
+            self._alone_s = 0.0
+        if self._alone_s > self.rules.without_workers_s and not self.early_end and self.work_left:
+            words = f"no worker was there for {self._alone_s:.0f} s"
+            advice = "start workers, then `launch.py resume`"
+            self._end_early(EarlyEnd.NO_WORKERS, f"{words}: {advice}")
 
     def _end(self, trial: _Open, state: TrialState) -> None:
         """The trial's last attempt is over, and with it the trial."""
@@ -483,6 +507,7 @@ class Coordinator:
         if holder and holder.fence == trial.attempt.fence:
             holder.fence = 0
         self._held_by.pop(trial.attempt.fence, None)
+        self._reserved.discard(trial.attempt.fence)
 
     def _drop(self, worker: LiveWorker, why: str, counts: bool = True) -> None:
         """The worker is gone, and what it held is lost."""
@@ -583,6 +608,8 @@ class Coordinator:
                 self._queue.add(record.trial_id)
             return
         self._held_by[attempt.fence] = trial
+        if trial.alone:
+            self._reserved.add(attempt.fence)
         worker = self._leases.get(record.worker)
         if worker:
             worker.fence = attempt.fence

@@ -28,7 +28,8 @@ class Rules:
     ``lost_attempts`` is how many may be lost with their worker; a trial whose code raises is
     tried ``code_retries`` times again, one that runs out of memory ``oom_retries`` times and
     alone. The same error in ``same_error`` trials ends the search, as do ``max_hours`` with
-    trials running and ``max_gpu_hours`` of theirs.
+    trials running, ``max_gpu_hours`` of theirs, and ``without_workers_s`` seconds without a
+    worker.
     """
 
     wanted: int | None
@@ -46,6 +47,7 @@ class Rules:
     same_error: int = 3
     max_hours: float | None = None
     max_gpu_hours: float | None = None
+    without_workers_s: float = 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +117,7 @@ class EarlyEnd(enum.StrEnum):
     EXHAUSTED = "EXHAUSTED"
     BUDGET = "BUDGET"
     ERROR = "ERROR"
+    NO_WORKERS = "NO_WORKERS"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,6 +88,8 @@ def _end_state(
 ) -> str:
     """The state of a run that nobody leads: whether it came to the end that was asked for."""
     reason = early_end and early_end["reason"]
+    if reason == EarlyEnd.NO_WORKERS:
+        return STOPPED
     if reason == EarlyEnd.ERROR:
         return FAILED
     if reason == EarlyEnd.BUDGET:

@@ -33,8 +33,10 @@ class Waiting:
         """How many can be handed out to whoever asks."""
         return len(self._queue)
 
-    def __bool__(self) -> bool:
-        return bool(self._queue or self._alone)
+    @property
+    def choosy(self) -> bool:
+        """Whether a trial waits that may not go to everybody."""
+        return bool(self._alone)
 
     def add(self, trial_id: str) -> None:
         """The trial waits behind all others."""
@@ -47,6 +49,10 @@ class Waiting:
     def add_alone(self, trial_id: str, place: Place) -> None:
         """The trial waits until nothing else runs at ``place``."""
         self._alone[trial_id] = place
+
+    def first(self) -> str | None:
+        """The trial for whoever asks, where none is choosy."""
+        return self._queue.popleft() if self._queue else None
 
     def take(
         self,
@@ -68,4 +74,4 @@ class Waiting:
                     return None
                 del self._alone[trial_id]
                 return trial_id
-        return self._queue.popleft() if self._queue else None
+        return self.first()

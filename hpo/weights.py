@@ -20,6 +20,11 @@ class WeightsStore:
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was kept so far."""
+        return not any(os.scandir(self._folder))
+
     def path(self, trial_id: str) -> pathlib.Path:
         """Where the weights of a trial lie, if they were wanted."""
         return self._folder / f"{trial_id}{_SUFFIX}"

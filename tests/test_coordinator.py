@@ -251,6 +251,7 @@ class Search(RuleBasedStateMachine):
             code_retries=retries,
             oom_retries=retries,
             same_error=10**6,
+            without_workers_s=1e9,
         )
         self.driver = Driver(own, self.sampler, a_study())
         self.driver.books.crew = Crew(3)

@@ -233,6 +233,27 @@ def test_a_budget_that_ends_with_the_last_trial_ends_nothing() -> None:
     assert driver.coordinator.count(TrialState.COMPLETED) == 1
 
 
+def test_a_search_that_nobody_works_for_ends_and_says_so() -> None:
+    driver = a_driver(wanted=4, without_workers_s=600.0)
+    driver.join("w")
+    driver.ask("w")
+    for _ in range(60):
+        driver.clock.now += 5.0
+        driver.do("tick")
+        driver.do("beat", "w", "1", 1)
+    driver.do("left", "w", "1")
+    for _ in range(120):
+        driver.clock.now += 5.0
+        driver.do("tick")
+        assert driver.coordinator.early_end is None
+    driver.clock.now += 5.0
+    driver.do("tick")
+    assert driver.coordinator.early_end is EarlyEnd.NO_WORKERS
+    assert driver.coordinator.over
+    assert driver.coordinator.work_left
+    assert "no worker was there for 605 s" in driver.coordinator.early_words
+
+
 class ResourceExhaustedError(Exception):
     """Named as TensorFlow's is."""
 

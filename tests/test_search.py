@@ -218,7 +218,7 @@ def test_a_search_in_which_nothing_completes_says_so(tmp_path: pathlib.Path) -> 
     assert "always" in done.stdout + done.stderr
     status = json.loads(launch("status", "broken", "--json", "--runs", str(tmp_path)).stdout)
     assert status["state"] == "FAILED"
-    assert status["failures"]["CODE"] == 3
+    assert status["failures"]["CODE"] >= 3
 
 
 def test_resume_with_more_trials(tmp_path: pathlib.Path) -> None:

@@ -30,7 +30,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRun]:
     """A search of ten points: some complete, some raise, some kill their own process, and one
     is running when its worker is killed."""
     study = str(STUDIES / "fates.py")
-    options = ("--sampler", "grid", "--id", "fates", "--seed", "1")
+    options = ("--sampler", "grid", "--id", "fates", "--seed", "1", "--code-retries", "0")
     run = LiveRun(tmp_path_factory.mktemp("searched") / "runs", "fates", "run", study, *options)
     try:
         victim = wait_until(lambda: _worker_of_a_long_trial(run), "a trial that takes long")

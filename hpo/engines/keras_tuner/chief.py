@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 from hpo.checkpoint_store import CheckpointStore
 from hpo.coordinator import Coordinator
-from hpo.errors import TuneFleetError
+from hpo.engines.keras_tuner.scribe import Scribe
+from hpo.errors import PlaceError, TuneFleetError
 from hpo.ledger import SPENT, LedgerWriter
 from hpo.protocol import (
     AskSampler,
@@ -77,6 +78,7 @@ class Chief:
         self._sampler.restore(_last_attempts(records))
         self._thinking = _one_thread("sampler")
         self._projection = _Projection(run, records)
+        self._scribe = Scribe(self.ledger, self.clock, self._show, self.fail)
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: TuneFleetError | None = None
@@ -103,6 +105,8 @@ class Chief:
 
     def forget_other_weights(self) -> None:
         """Keeps the best trial's weights and those of trials that have not ended."""
+        if self.weights.empty:
+            return
         keep = {record.trial_id for record in self.coordinator.pending}
         if self.coordinator.best:
             keep.add(self.coordinator.best.trial_id)
@@ -122,6 +126,8 @@ class Chief:
 
     def tidy_checkpoints(self) -> None:
         """Keeps those that something may go on from; the best of them where room is short."""
+        if self.checkpoints.empty:
+            return
         records = self.coordinator.pending
         if self._sampler.promotes:
             records += self.coordinator.completed
@@ -157,6 +163,8 @@ class Chief:
             await self.apply(lambda coordinator: coordinator.tick())
         if self._failure:
             raise self._failure
+        if self.coordinator.early_end is EarlyEnd.NO_WORKERS:
+            raise PlaceError(self.coordinator.early_words)
         status = self._exit_status()
         log.info("leaving with exit status %d", status)
         return status
@@ -186,16 +194,16 @@ class Chief:
     async def _settle(self) -> None:
         """Empties the outbox: writes what is to be written, asks and tells the sampler."""
         effects, self.coordinator.outbox = self.coordinator.outbox, []
-        written = self.ledger.commit(effects, self.clock.wall())
         for effect in effects:
             self._perform(effect)
-        try:
-            await asyncio.wrap_future(written)
-        except TuneFleetError as error:
-            self.fail(error)
-            raise
+        await self._scribe.write(effects)
+
+    def _show(self, effects: Sequence[Effect]) -> None:
+        """What was just written is for all to see."""
         self._projection.show(effects)
-        if any(isinstance(effect, StoreAttempt) for effect in effects):
+        changed = (e.attempt.record.state for e in effects if isinstance(e, StoreAttempt))
+        # A trial that was handed out is no news for those who wait for one.
+        if any(state is not TrialState.RUNNING for state in changed):
             self._notify()
 
     def _perform(self, effect: Effect) -> None:

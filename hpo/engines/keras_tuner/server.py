@@ -24,6 +24,8 @@ from hpo.token_file import Secret
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", wire.MESSAGE_BYTES),
+    # Messages are short: to measure how much a connection could carry costs more than it gives.
+    ("grpc.http2.bdp_probe", 0),
     # A worker may ask this often whether the connection still stands.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", wire.PING_MS // 2),
 ]

@@ -221,9 +221,14 @@ class Worker:
         log.info("trial %s ended: %s", granted.trial_id, outcome.failure or "completed")
 
     def _beat(self, lease_s: float) -> None:
-        """Renews the lease thrice in its time; runs in a thread of its own."""
+        """Renews the lease thrice in its time; runs in a thread of its own.
+
+        Not while it has no trial: asking for one renews the lease too.
+        """
         while not self._gone.wait(lease_s / 3):
             fence = self._fence
+            if not fence:
+                continue
             try:
                 verdict = self._client.beat(fence)
             except grpc.RpcError as error:
