@@ -19,8 +19,9 @@ Start = Callable[..., LiveRun]
 
 
 def slow(start: Start, *options: str, trials: int = 6, lease: str = "5") -> LiveRun:
-    """A search of a few seconds, in whose middle things can happen."""
-    return start("slow", *SLOW, "--id", "slow", "--trials", str(trials), "--lease", lease, *options)
+    """A search of some seconds, in whose middle things can happen, also on a busy machine."""
+    more = ("--id", "slow", "--trials", str(trials), "--lease", lease, *options)
+    return start("slow", *SLOW, *more, env={"SLOW_STEP_S": "0.4"})
 
 
 def completed_once(run: LiveRun) -> list[dict[str, object]]:
