@@ -26,7 +26,7 @@ from hpo.engines.keras_tuner import wire
 from hpo.engines.keras_tuner.chief import SystemClock
 from hpo.engines.keras_tuner.client import ChiefClient
 from hpo.ledger import LedgerWriter
-from hpo.protocol import AskSampler, Effect, Grant, Rules, WorkerInfo
+from hpo.protocol import AskSampler, Effect, Grant, WorkerInfo
 from hpo.run import Run
 from hpo.study import digest_of
 from hpo.trial import Report
@@ -41,16 +41,7 @@ class Filler:
 
     def __init__(self, run: Run) -> None:
         self._sampler = run.sampler()
-        rules = Rules(
-            wanted=run.wanted,
-            objective=run.study.objective,
-            direction=run.study.direction,
-            seed=run.seed,
-            engine=run.request.engine,
-            sampler=run.request.sampler,
-            study_digest=run.study.digest,
-        )
-        self._coordinator = Coordinator(rules, SystemClock())
+        self._coordinator = Coordinator(run.rules, SystemClock())
         self._coordinator.joined(WORKER)
         self._effects: list[Effect] = []
 

@@ -1,11 +1,10 @@
-"""From what was asked to the processes that will run: pure, so that it can be printed."""
+"""From what was asked to the processes that will run: pure."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import pathlib
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -25,11 +24,6 @@ class ProcessPlan:
     command: tuple[str, ...]
     environment: dict[str, str]
     log: pathlib.Path
-
-    def render(self) -> str:
-        """The process as a line for a shell."""
-        variables = [f"{name}={shlex.quote(text)}" for name, text in self.environment.items()]
-        return " ".join([*variables, shlex.join(self.command)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,10 +24,14 @@ _NOT_KEPT = {"params", "_model", "model"}
 
 @dataclasses.dataclass
 class Progress:
-    """How far a trial has come: epochs done, its best value and that epoch's weights."""
+    """How far a trial has come: epochs done, its best value and that epoch's weights.
+
+    ``ended`` says that its training was over with that epoch.
+    """
 
     trial_id: str
     epoch: int = 0
+    ended: bool = False
     best: float | None = None
     best_weights: list[Any] = dataclasses.field(default_factory=list)
 
@@ -47,6 +51,7 @@ def save(path: pathlib.Path, model: Any, callbacks: Sequence[Any], progress: Pro
     about = {
         "trial_id": progress.trial_id,
         "epoch": progress.epoch,
+        "ended": progress.ended,
         "best": progress.best,
         "callbacks": counted,
     }
@@ -82,7 +87,8 @@ def restore(path: pathlib.Path, model: Any) -> tuple[Progress, list[dict[str, An
             ]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise StudyError(f"the checkpoint {path.name} does not fit this trial: {error}") from error
-    return Progress(about["trial_id"], about["epoch"], about["best"], best), counted
+    progress = Progress(about["trial_id"], about["epoch"], about["ended"], about["best"], best)
+    return progress, counted
 
 
 def restore_callbacks(callbacks: Sequence[Any], counted: Sequence[dict[str, Any]]) -> None:

@@ -23,6 +23,10 @@ class CheckpointStore:
         self._cap_bytes = cap_bytes
         with on_disk(folder):
             folder.mkdir(exist_ok=True)
+            for path in folder.iterdir():
+                # What a chief that was killed had received half.
+                if not path.name.endswith(_SUFFIX):
+                    path.unlink()
 
     def receive(self, trial_id: str, epoch: int) -> Incoming:
         """A checkpoint that is being received."""
@@ -33,6 +37,10 @@ class CheckpointStore:
         """Whether nothing was kept so far."""
         return not any(os.scandir(self._folder))
 
+    def trials(self) -> list[str]:
+        """The trials that have a checkpoint."""
+        return list(self._found())
+
     def latest(self, trial_id: str) -> pathlib.Path | None:
         """The trial's newest checkpoint."""
         return max(self._folder.glob(f"{trial_id}.*{_SUFFIX}"), key=_epoch, default=None)
@@ -42,9 +50,7 @@ class CheckpointStore:
 
         Answers the trials whose checkpoints had to go for want of room.
         """
-        found: dict[str, list[pathlib.Path]] = {}
-        for path in self._folder.glob(f"*{_SUFFIX}"):
-            found.setdefault(path.name.split(".")[0], []).append(path)
+        found = self._found()
         size, refused = 0, []
         for trial_id in trial_ids:
             if trial_id not in found:
@@ -59,6 +65,13 @@ class CheckpointStore:
         for path in (path for paths in found.values() for path in paths):
             path.unlink(missing_ok=True)
         return refused
+
+    def _found(self) -> dict[str, list[pathlib.Path]]:
+        """What lies there, by trial."""
+        found: dict[str, list[pathlib.Path]] = {}
+        for path in self._folder.glob(f"*{_SUFFIX}"):
+            found.setdefault(path.name.split(".")[0], []).append(path)
+        return found
 
 
 def _epoch(path: pathlib.Path) -> int:

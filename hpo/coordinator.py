@@ -19,6 +19,7 @@ import enum
 import math
 from collections.abc import Iterable
 
+from hpo.attempts import OpenTrial, Past
 from hpo.budget import Budget
 from hpo.crew import NOBODY, Crew
 from hpo.failures import RepeatedErrors, headline, may_retry
@@ -47,7 +48,7 @@ from hpo.protocol import (
     WorkerRow,
 )
 from hpo.samplers.base import Answer, Exhausted, Proposal, Wait, seed_of
-from hpo.trial import Failure, Metrics, Report, TrialRecord, TrialState
+from hpo.trial import Failure, Report, TrialRecord, TrialState
 from hpo.waiting import NOWHERE, Place, Waiting, place_of
 
 
@@ -56,35 +57,6 @@ class Phase(enum.StrEnum):
 
     SEARCHING = "SEARCHING"
     DRAINING = "DRAINING"
-
-
-@dataclasses.dataclass
-class _Open:
-    """A trial that has not ended: its current attempt and what was reported of it."""
-
-    attempt: Attempt
-    history: dict[int, Metrics] = dataclasses.field(default_factory=dict)
-    # On the monotonic clock; of use while the attempt runs.
-    begun: float = 0.0
-    # The trial's earlier attempts, by how they failed.
-    failed: collections.Counter[Failure] = dataclasses.field(default_factory=collections.Counter)
-    # What the attempt before had reported.
-    earlier: dict[int, Metrics] = dataclasses.field(default_factory=dict)
-
-    @property
-    def failure(self) -> Failure | None:
-        """Why the attempt will end as failed, as far as that is known."""
-        return self.attempt.record.failure
-
-    @property
-    def alone(self) -> bool:
-        """Whether nothing else may run beside it, since it ran out of memory once."""
-        return self.failed[Failure.OOM] > 0
-
-    def fail(self, failure: Failure, error: str) -> None:
-        """Notes why the attempt will end as failed."""
-        record = dataclasses.replace(self.attempt.record, failure=failure, error=error)
-        self.attempt = dataclasses.replace(self.attempt, record=record)
 
 
 class Coordinator:
@@ -105,11 +77,12 @@ class Coordinator:
         self.early_end: EarlyEnd | None = None
         self.early_words = ""
         self.best: TrialRecord | None = None
-        self.completed: list[TrialRecord] = []
+        # Of the completed trials.
+        self.values: dict[str, float] = {}
         self.crew = crew
         self.outbox: list[Effect] = []
-        self._open: dict[str, _Open] = {}
-        self._held_by: dict[int, _Open] = {}
+        self._open: dict[str, OpenTrial] = {}
+        self._held_by: dict[int, OpenTrial] = {}
         self._ended: dict[int, str] = {}
         self._counts: collections.Counter[TrialState] = collections.Counter()
         self._queue = Waiting()
@@ -131,7 +104,7 @@ class Coordinator:
     @property
     def pending(self) -> list[TrialRecord]:
         """The trials that were proposed and have not ended."""
-        return [trial.attempt.record for trial in self._open.values()]
+        return [trial.record for trial in self._open.values()]
 
     @property
     def work_left(self) -> bool:
@@ -230,10 +203,11 @@ class Coordinator:
         trial = self._held(trial_id, fence)
         if trial is None:
             return Verdict.LOST
-        self._note_report(trial, report)
+        self._note(trial, report)
         objective = report.metrics.get(self.rules.objective)
         if objective is not None and not math.isfinite(objective):
-            trial.fail(Failure.NAN, f"{self.rules.objective} is {objective} at step {report.step}")
+            error = f"{self.rules.objective} is {objective} at step {report.step}"
+            trial.change(failure=Failure.NAN, error=error)
             self._put(trial)
             return Verdict.STOP
         return Verdict.SUSPEND if self._suspending else Verdict.GO_ON
@@ -244,7 +218,7 @@ class Coordinator:
         if trial is None:
             return Verdict.LOST
         for earlier in sorted(number for number in trial.earlier if number <= step):
-            self._note_report(trial, Report(earlier, trial.earlier[earlier]))
+            self._note(trial, Report(earlier, trial.earlier[earlier]))
         return Verdict.GO_ON
 
     def explained(self, trial_id: str, fence: int, failure: Failure, error: str) -> Verdict:
@@ -253,7 +227,7 @@ class Coordinator:
         if trial is None:
             return Verdict.LOST
         # Stored, since a chief that comes back may be the one that hears of the end.
-        trial.fail(failure, error)
+        trial.change(failure=failure, error=error)
         self._put(trial)
         return Verdict.GO_ON
 
@@ -264,21 +238,15 @@ class Coordinator:
         trial = self._held(trial_id, fence)
         if trial is None:
             return Verdict.LOST
-        if completed and trial.failure is None and trial.attempt.record.value is None:
-            seen = sorted({name for step in trial.history.values() for name in step}) or ["nothing"]
-            trial.fail(
-                Failure.CODE,
-                f"the objective {self.rules.objective!r} was never reported, "
-                f"but {', '.join(seen)}: name one of these as OBJECTIVE",
-            )
-        if not completed and trial.failure is None:
-            trial.fail(Failure.CODE, "the worker did not say why it failed")
+        if trial.record.failure is None and (error := self._missing(trial, completed)):
+            trial.change(failure=Failure.CODE, error=error)
+        failure = trial.record.failure
         self._ended[fence] = trial_id
-        if trial.failure is Failure.PREEMPTED:
+        if failure is Failure.PREEMPTED:
             # Saved and given back, or its worker has to go.
-            self._lose(trial, trial.attempt.record.error or "", counts=False)
-        elif trial.failure:
-            self._fail(trial, trial.failure)
+            self._lose(trial, trial.record.error or "", counts=False)
+        elif failure:
+            self._fail(trial, failure)
         else:
             self._end(trial, TrialState.COMPLETED)
         return Verdict.GO_ON
@@ -338,12 +306,12 @@ class Coordinator:
         staffed = {place_of(w.row.info) for w in self._leases}
         return self._queue.take(place, staffed, working, reserved)
 
-    def _held(self, trial_id: str, fence: int) -> _Open | None:
+    def _held(self, trial_id: str, fence: int) -> OpenTrial | None:
         """The running trial under ``fence``, its worker's lease renewed."""
         trial = self._held_by.get(fence)
-        if trial is None or trial.attempt.record.trial_id != trial_id:
+        if trial is None or trial.record.trial_id != trial_id:
             return None
-        worker = self._leases.get(trial.attempt.record.worker)
+        worker = self._leases.get(trial.record.worker)
         assert worker is not None
         self._leases.renew(worker)
         return trial
@@ -378,20 +346,31 @@ class Coordinator:
             asked_seq=self._next_seq(),
         )
         self._created += 1
-        self._put(_Open(Attempt(record)))
+        self._put(OpenTrial(Attempt(record)))
         self._queue.add(trial_id)
+
+    def _missing(self, trial: OpenTrial, completed: bool) -> str:
+        """What a worker that ends a trial has left unsaid; "" if it said all."""
+        if not completed:
+            return "the worker did not say why it failed"
+        if trial.record.value is not None:
+            return ""
+        seen = sorted({name for step in trial.history.values() for name in step}) or ["nothing"]
+        return (
+            f"the objective {self.rules.objective!r} was never reported, "
+            f"but {', '.join(seen)}: name one of these as OBJECTIVE"
+        )
 
     def _hand_out(self, trial_id: str, worker: LiveWorker) -> Attempt:
         trial = self._open[trial_id]
         self._fence += 1
-        record = dataclasses.replace(
-            trial.attempt.record,
+        trial.change(
             state=TrialState.RUNNING,
             worker=worker.row.info.worker_id,
             device=worker.row.info.device,
             started_at=self.clock.wall(),
         )
-        trial.attempt = dataclasses.replace(trial.attempt, record=record, fence=self._fence)
+        trial.attempt = dataclasses.replace(trial.attempt, fence=self._fence)
         worker.fence = self._fence
         self._held_by[self._fence] = trial
         trial.begun = self.clock.monotonic()
@@ -400,34 +379,17 @@ class Coordinator:
         self._put(trial)
         return trial.attempt
 
-    def _put(self, trial: _Open) -> None:
-        self._open[trial.attempt.record.trial_id] = trial
+    def _put(self, trial: OpenTrial) -> None:
+        self._open[trial.record.trial_id] = trial
         self.outbox.append(StoreAttempt(trial.attempt))
 
-    def _note_report(self, trial: _Open, report: Report) -> None:
-        replaced = report.step in trial.history
-        trial.history[report.step] = report.metrics
-        record = trial.attempt.record
-        if replaced:
-            # The step that is replaced may have been the best one.
-            record = dataclasses.replace(record, value=None, best_step=None)
-        for step in trial.history if replaced else (report.step,):
-            record = self._with_step(record, step, trial.history[step])
-        trial.attempt = dataclasses.replace(trial.attempt, record=record)
-        self.outbox.append(StoreReport(record, report))
+    def _note(self, trial: OpenTrial, report: Report) -> None:
+        trial.note(report, self.rules)
+        self.outbox.append(StoreReport(trial.record, report))
 
-    def _with_step(self, record: TrialRecord, step: int, metrics: Metrics) -> TrialRecord:
-        """The record with this step's objective as its value, if it is the best so far."""
-        value = metrics.get(self.rules.objective)
-        if value is None or not math.isfinite(value):
-            return record
-        if not self.rules.direction.better(value, record.value):
-            return record
-        return dataclasses.replace(record, value=value, best_step=step)
-
-    def _fail(self, trial: _Open, failure: Failure) -> None:
+    def _fail(self, trial: OpenTrial, failure: Failure) -> None:
         """Ends an attempt that failed; the trial gets another where the rules allow it."""
-        record = trial.attempt.record
+        record = trial.record
         if may_retry(self.rules, failure, trial.failed):
             self._release(trial)
             self._close(trial, TrialState.FAILED, None)
@@ -467,11 +429,11 @@ class Coordinator:
             advice = "start workers, then `launch.py resume`"
             self._end_early(EarlyEnd.NO_WORKERS, f"{words}: {advice}")
 
-    def _end(self, trial: _Open, state: TrialState) -> None:
+    def _end(self, trial: OpenTrial, state: TrialState) -> None:
         """The trial's last attempt is over, and with it the trial."""
         self._release(trial)
         self._close(trial, state, self._next_seq())
-        record = trial.attempt.record
+        record = trial.record
         del self._open[record.trial_id]
         self._note_end(record)
         history = tuple(Report(step, metrics) for step, metrics in sorted(trial.history.items()))
@@ -480,8 +442,7 @@ class Coordinator:
     def _note_end(self, record: TrialRecord) -> None:
         self._counts[record.state] += 1
         if record.state is TrialState.COMPLETED and record.value is not None:
-            # Without its history: there may be many.
-            self.completed.append(dataclasses.replace(record, history=()))
+            self.values[record.trial_id] = record.value
             than = self.best.value if self.best else None
             if self.rules.direction.better(record.value, than):
                 self.best = record
@@ -490,20 +451,19 @@ class Coordinator:
         limit, now = self.rules.trial_timeout_s, self.clock.monotonic()
         for trial in list(self._held_by.values()):
             if limit is not None and now - trial.begun > limit:
-                trial.fail(Failure.TIMEOUT, f"the trial ran for longer than {limit:g} s")
+                error = f"the trial ran for longer than {limit:g} s"
+                trial.change(failure=Failure.TIMEOUT, error=error)
                 self._end(trial, TrialState.FAILED)
 
-    def _close(self, trial: _Open, state: TrialState, seq: int | None) -> None:
-        now = self.clock.wall()
-        record = dataclasses.replace(trial.attempt.record, state=state, ended_at=now, ended_seq=seq)
+    def _close(self, trial: OpenTrial, state: TrialState, seq: int | None) -> None:
+        trial.change(state=state, ended_at=self.clock.wall(), ended_seq=seq)
         if state is TrialState.FAILED:
-            record = dataclasses.replace(record, value=None, best_step=None)
-        trial.attempt = dataclasses.replace(trial.attempt, record=record)
+            trial.change(value=None, best_step=None)
         self.outbox.append(StoreAttempt(trial.attempt))
 
-    def _release(self, trial: _Open) -> None:
+    def _release(self, trial: OpenTrial) -> None:
         """Takes the attempt from whoever holds it."""
-        holder = self._leases.get(trial.attempt.record.worker)
+        holder = self._leases.get(trial.record.worker)
         if holder and holder.fence == trial.attempt.fence:
             holder.fence = 0
         self._held_by.pop(trial.attempt.fence, None)
@@ -517,33 +477,29 @@ class Coordinator:
         self._leases.remove(worker)
         self.outbox.append(StoreWorker(worker.gone()))
 
-    def _lose(self, trial: _Open, why: str, counts: bool) -> None:
+    def _lose(self, trial: OpenTrial, why: str, counts: bool) -> None:
         """Ends a running attempt as PREEMPTED and queues the next one."""
         lost = trial.attempt.lost + counts
         if lost >= self.rules.lost_attempts:
             why += f"; {lost} attempts were lost in this way, no more are made"
-            trial.fail(Failure.PREEMPTED, why)
+            trial.change(failure=Failure.PREEMPTED, error=why)
             self._end(trial, TrialState.FAILED)
         else:
-            trial.fail(Failure.PREEMPTED, why)
+            trial.change(failure=Failure.PREEMPTED, error=why)
             self._release(trial)
             self._close(trial, TrialState.FAILED, None)
             self._requeue(trial, lost)
 
-    def _requeue(self, trial: _Open, lost: int) -> None:
+    def _requeue(self, trial: OpenTrial, lost: int) -> None:
         """A next attempt at the same point, ahead of points that were never tried."""
-        holder = self._leases.get(trial.attempt.record.worker)
-        record = _next_attempt(trial.attempt.record, self.clock.wall())
-        failed = trial.failed.copy()
-        if trial.failure:
-            failed[trial.failure] += 1
-        again = _Open(Attempt(record, lost=lost), failed=failed, earlier=trial.history)
+        holder = self._leases.get(trial.record.worker)
+        again = trial.again(lost, self.clock.wall())
         self._put(again)
         if again.alone:
             place = place_of(holder.row.info) if holder else NOWHERE
-            self._queue.add_alone(record.trial_id, place)
+            self._queue.add_alone(again.record.trial_id, place)
         else:
-            self._queue.add_first(record.trial_id)
+            self._queue.add_first(again.record.trial_id)
 
     def _next_seq(self) -> int:
         self._seq += 1
@@ -554,52 +510,17 @@ class Coordinator:
         for row in workers:
             if row.left_at is None:
                 self._leases.restore(row)
-        latest: dict[str, Attempt] = {}
-        earlier: dict[str, dict[int, Metrics]] = {}
-        failed: dict[str, collections.Counter[Failure]] = collections.defaultdict(
-            collections.Counter
-        )
-        for attempt in attempts:
-            record = attempt.record
-            before = latest.get(record.trial_id)
-            if before:
-                earlier[record.trial_id] = _history(before.record)
-            latest[record.trial_id] = attempt
-            if record.failure and record.state.ended:
-                failed[record.trial_id][record.failure] += 1
-            # An attempt that was lost is not one whose end its worker told.
-            if record.state.ended and record.failure is not Failure.PREEMPTED:
-                self._ended[attempt.fence] = record.trial_id
-            self._fence = max(self._fence, attempt.fence)
-            self._seq = max(self._seq, attempt.record.asked_seq, attempt.record.ended_seq or 0)
-        self._created = len(latest)
-        # In the order of their ends, so that of equal values the same one is the best again;
-        # and with what was lost ahead of what was never tried.
-        for attempt in sorted(
-            latest.values(), key=lambda a: (a.record.ended_seq or 0, -a.record.attempt)
-        ):
-            trial_id = attempt.record.trial_id
-            self._restore_latest(attempt, failed[trial_id], earlier.get(trial_id, {}))
+        past = Past(attempts)
+        self._fence, self._seq, self._ended = past.fence, past.seq, past.told
+        self._created = len(past)
+        for trial in past.trials(self.clock.monotonic()):
+            self._restore_trial(trial)
 
-    def _restore_latest(
-        self,
-        attempt: Attempt,
-        failed: collections.Counter[Failure],
-        earlier: dict[int, Metrics],
-    ) -> None:
-        record = attempt.record
+    def _restore_trial(self, trial: OpenTrial) -> None:
+        record = trial.record
         if record.state.ended:
             self._note_end(record)
             return
-        # The dates in the ledger may be of a clock that has jumped since: the time limit of a
-        # trial that runs starts anew.
-        trial = _Open(
-            attempt,
-            _history(record),
-            self.clock.monotonic(),
-            failed,
-            earlier,
-        )
         self._open[record.trial_id] = trial
         if record.state is TrialState.WAITING:
             if trial.alone:
@@ -607,47 +528,11 @@ class Coordinator:
             else:
                 self._queue.add(record.trial_id)
             return
-        self._held_by[attempt.fence] = trial
+        self._held_by[trial.attempt.fence] = trial
         if trial.alone:
-            self._reserved.add(attempt.fence)
+            self._reserved.add(trial.attempt.fence)
         worker = self._leases.get(record.worker)
         if worker:
-            worker.fence = attempt.fence
+            worker.fence = trial.attempt.fence
         else:
             self._lose(trial, "its worker was gone when the chief came back", counts=True)
-
-
-def retried(attempts: Iterable[Attempt], now: float) -> list[StoreAttempt]:
-    """Another attempt for each trial that ended as failed, for the next chief to find.
-
-    ``attempts`` are all of a search, as the ledger gives them; nobody may lead it meanwhile.
-    Of lost attempts the trial is allowed as many again. The sampler of the next chief takes
-    the trial for one that never ended, until it ends again.
-    """
-    latest = {attempt.record.trial_id: attempt.record for attempt in attempts}
-    failed = [record for record in latest.values() if record.state is TrialState.FAILED]
-    return [StoreAttempt(Attempt(_next_attempt(record, now))) for record in failed]
-
-
-def _next_attempt(record: TrialRecord, now: float) -> TrialRecord:
-    """The attempt after ``record`` at the same point; it waits since ``now``."""
-    return dataclasses.replace(
-        record,
-        attempt=record.attempt + 1,
-        state=TrialState.WAITING,
-        failure=None,
-        error=None,
-        value=None,
-        best_step=None,
-        history=(),
-        worker=None,
-        device=None,
-        queued_at=now,
-        started_at=None,
-        ended_at=None,
-        ended_seq=None,
-    )
-
-
-def _history(record: TrialRecord) -> dict[int, Metrics]:
-    return {report.step: report.metrics for report in record.history}

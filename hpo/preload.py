@@ -25,7 +25,8 @@ def _load(path: pathlib.Path) -> StudyModule:
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
 
-        import hpo.inputs  # noqa: F401
+        import hpo.inputs
+        import hpo.watch  # noqa: F401
     return loaded
 
 

@@ -24,6 +24,7 @@ from hpo import ledger, token_file
 from hpo.crew import Crew
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.lock import Lock
+from hpo.protocol import Rules
 from hpo.registry import SAMPLERS, suggest
 from hpo.samplers.base import Sampler
 from hpo.samplers.start import StartingPoints
@@ -119,6 +120,21 @@ class Run:
     def supervisor_lock(self) -> pathlib.Path:
         """The lock that a `run` holds as long as it looks after the run."""
         return self.folder / "supervisor.lock"
+
+    @property
+    def rules(self) -> Rules:
+        """What its coordinator goes by."""
+        return Rules(
+            **self.limits,
+            wanted=self.wanted,
+            objective=self.study.objective,
+            direction=self.study.direction,
+            seed=self.seed,
+            engine=self.request.engine,
+            sampler=self.request.sampler,
+            study_digest=self.study.digest,
+            lease_s=self.lease_s,
+        )
 
     def sampler(self) -> Sampler:
         """The sampler of this run, told of nothing yet."""

@@ -2,77 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import pathlib
 import random
-import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from hpo import checkpoint, memory
-from hpo.checkpoint import Progress
+from hpo import memory
 from hpo.errors import StudyError
 from hpo.hyperparameters import to_hyperparameters
 from hpo.inputs import Inputs, prepare, skip_epochs
-from hpo.schedule import NEVER, Schedule
+from hpo.link import Link, Outcome, TrialOrder
 from hpo.space import SearchSpace
 from hpo.study import Form, StudyModule, metrics_of
-from hpo.trial import Answer, Direction, Failure, Params, Report
+from hpo.trial import Answer, Failure, Params, Report
 
 # Called after each step; answers whether to go on.
 ReportFn = Callable[[Report], Answer]
-
-
-class Link(Protocol):
-    """What a trial says to whoever runs it."""
-
-    def report(self, report: Report) -> Answer:
-        """After each step; answers whether to go on."""
-
-    def wanted(self, value: float) -> bool:
-        """At the end, with the best value; answers whether the weights are wanted."""
-
-    def saved(self, path: pathlib.Path, epoch: int) -> None:
-        """A checkpoint after ``epoch`` lies at ``path``, which is the listener's to remove."""
-
-    def resumed(self, epoch: int) -> None:
-        """An earlier attempt's checkpoint fits: the trial goes on after ``epoch``."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrialOrder:
-    """All that a trial process must know of its trial besides the study's file.
-
-    ``seed`` is the trial's own, ``split_seed`` the run's: every trial of a run validates
-    on the same examples. It goes on from ``checkpoint``, if there is one that fits.
-    """
-
-    trial_id: str
-    params: Params
-    seed: int
-    split_seed: int
-    objective: str
-    direction: Direction
-    epochs: int | None
-    train_examples: int | None
-    space: SearchSpace
-    schedule: Schedule = NEVER
-    checkpoint: pathlib.Path | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a trial ended in its process: a failure with its story, or None for completed.
-
-    One that is ``suspended`` has not ended: another attempt goes on from its checkpoint.
-    """
-
-    failure: Failure | None = None
-    error: str | None = None
-    weights: pathlib.Path | None = None
-    suspended: bool = False
 
 
 def run_trial(
@@ -135,11 +81,14 @@ def inputs_of(
 
 
 def _fit(module: StudyModule, order: TrialOrder, link: Link, scratch: pathlib.Path) -> Outcome:
+    # It brings Keras in, which this module's importers do without.
+    from hpo.watch import Watch
+
     set_up_tensorflow(order.seed)
     model = build(module, order.space, order.params)
     data = inputs_of(module, order.params, order)
     hp = to_hyperparameters(order.space, order.params)
-    watch = _watch(order, link, module.callbacks(hp), scratch)
+    watch = Watch(order, link, module.callbacks(hp), scratch, saves=module.fit is None)
     if module.fit:
         module.fit(hp, model, data, watch.callbacks)
     else:
@@ -147,16 +96,17 @@ def _fit(module: StudyModule, order: TrialOrder, link: Link, scratch: pathlib.Pa
             # It may be half of another one by now.
             set_up_tensorflow(order.seed)
             model = build(module, order.space, order.params)
-        skip_epochs(data.train, watch.progress.epoch)
-        model.fit(
-            data.train,
-            validation_data=data.validation,
-            initial_epoch=watch.progress.epoch,
-            epochs=epochs_of(module, order),
-            callbacks=watch.callbacks,
-            shuffle=False,  # The set shuffles itself.
-            verbose=2,
-        )
+        if not watch.progress.ended:
+            skip_epochs(data.train, watch.progress.epoch)
+            model.fit(
+                data.train,
+                validation_data=data.validation,
+                initial_epoch=watch.progress.epoch,
+                epochs=epochs_of(module, order),
+                callbacks=watch.callbacks,
+                shuffle=False,  # The set shuffles itself.
+                verbose=2,
+            )
     if watch.suspended:
         return Outcome(suspended=True)
     if watch.failure:
@@ -191,77 +141,6 @@ def set_up_tensorflow(seed: int) -> None:
         tf.config.experimental.set_memory_growth(gpu, True)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-
-
-def _watch(order: TrialOrder, link: Link, others: list[Any], scratch: pathlib.Path) -> Any:
-    """A Keras callback that reports each epoch, keeps the best weights and ends on a NaN.
-
-    It stands behind the study's ``others``, saves them with the model when it is time, and
-    lets them count on in a trial that goes on.
-    """
-    import keras
-
-    class Watch(keras.callbacks.Callback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.callbacks = [*others, self]
-            self.progress = Progress(order.trial_id)
-            self.failure: str | None = None
-            self.suspended = False
-            self._counted: list[dict[str, Any]] = []
-            self._saved_epoch, self._saved_at = 0, time.monotonic()
-
-        def go_on_from(self, path: pathlib.Path, model: Any) -> bool:
-            """Whether the checkpoint fits; if so the model is as it was."""
-            try:
-                found, self._counted = checkpoint.restore(path, model)
-            except StudyError as error:
-                print(f"{error}; the trial starts anew", flush=True)
-                return False
-            if found.trial_id == order.trial_id:
-                self.progress = found
-                link.resumed(found.epoch)
-            else:
-                # The values of the trial that this one goes on from are not its own.
-                self.progress.epoch = found.epoch
-            self._saved_epoch = found.epoch
-            return True
-
-        def on_train_begin(self, logs: Any = None) -> None:
-            if self._counted:
-                checkpoint.restore_callbacks(others, self._counted)
-
-        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            metrics = metrics_of(logs or {}, "Keras")
-            self.progress.epoch = epoch + 1
-            answer = link.report(Report(epoch + 1, metrics))
-            value = metrics.get(order.objective)
-            for name in (order.objective, "loss"):
-                if not math.isfinite(metrics.get(name, 0.0)):
-                    self.failure = f"{name} is {metrics[name]} after epoch {epoch + 1}"
-            if self.failure or answer is Answer.STOP:
-                self.model.stop_training = True
-                return
-            if value is not None and order.direction.better(value, self.progress.best):
-                self.progress.best, self.progress.best_weights = value, self.model.get_weights()
-            since = time.monotonic() - self._saved_at
-            if order.schedule.due(epoch + 1 - self._saved_epoch, since):
-                self._save()
-            if answer is Answer.SUSPEND:
-                self.model.stop_training = self.suspended = True
-
-        def on_train_end(self, logs: Any = None) -> None:
-            unsaved = self.progress.epoch > self._saved_epoch
-            if (order.schedule.last or self.suspended) and unsaved and not self.failure:
-                self._save()
-
-        def _save(self) -> None:
-            path = scratch / f"{order.trial_id}-{self.progress.epoch}.checkpoint"
-            checkpoint.save(path, self.model, others, self.progress)
-            self._saved_epoch, self._saved_at = self.progress.epoch, time.monotonic()
-            link.saved(path, self.progress.epoch)
-
-    return Watch()
 
 
 def _run_function(module: StudyModule, order: TrialOrder, report: ReportFn) -> Outcome:

@@ -23,7 +23,8 @@ from typing import Any
 
 from hpo import env, preload
 from hpo.errors import PlaceError
-from hpo.runner import Outcome, TrialOrder, run_trial
+from hpo.link import Outcome, TrialOrder
+from hpo.runner import run_trial
 from hpo.trial import Answer, Failure, Report
 
 # The child says this instead of an outcome where a fork cannot run the study.

@@ -49,6 +49,15 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = 60.0) -
     raise AssertionError(f"not in {timeout} s: {what}")
 
 
+def read(runs: pathlib.Path, run_id: str, verb: str = "status", *arguments: str) -> Any:
+    """What a reading verb prints of a run as JSON; of `trials` a list."""
+    done = launch(verb, run_id, "--json", "--runs", str(runs), *arguments)
+    assert done.returncode == 0, done.stderr
+    if verb == "trials":
+        return [json.loads(line) for line in done.stdout.splitlines()]
+    return json.loads(done.stdout)
+
+
 class LiveRun:
     """A `launch.py run` in the background."""
 
@@ -69,11 +78,7 @@ class LiveRun:
 
     def read(self, verb: str, *arguments: str) -> Any:
         """What a reading verb prints as JSON."""
-        done = launch(verb, self.id, "--json", "--runs", str(self.runs), *arguments)
-        assert done.returncode == 0, done.stderr
-        if verb == "trials":
-            return [json.loads(line) for line in done.stdout.splitlines()]
-        return json.loads(done.stdout)
+        return read(self.runs, self.id, verb, *arguments)
 
     def status(self) -> dict[str, Any] | None:
         """The status, once the run is there."""

@@ -20,7 +20,7 @@ from hpo.protocol import (
     WorkerInfo,
 )
 from hpo.trial import Failure, TrialState
-from tests.test_coordinator import Driver, a_driver
+from tests.driver import Driver, a_driver
 
 
 def fails(driver: Driver, worker: str, failure: Failure, error: str = "why") -> None:

@@ -21,10 +21,30 @@ LAYERS: list[set[str]] = [
     {"errors", "env", "registry", "trial", "parameter", "space", "protocol", "lock", "child"}
     | {"crew", "address", "token_file", "tls"},
     {"hyperparameters", "discovery", "study", "data", "inputs", "leases", "weights", "reachable"}
-    | {"memory", "failures", "budget", "waiting", "schedule", "checkpoint", "checkpoint_store"},
+    | {
+        "memory",
+        "failures",
+        "budget",
+        "waiting",
+        "schedule",
+        "checkpoint",
+        "checkpoint_store",
+        "attempts",
+        "link",
+    },
     {"ledger", "samplers"},
     {"coordinator", "run"},
-    {"runner", "preload", "trial_process", "probe", "evaluation", "winner", "export", "provenance"}
+    {
+        "runner",
+        "watch",
+        "preload",
+        "trial_process",
+        "probe",
+        "evaluation",
+        "winner",
+        "export",
+        "provenance",
+    }
     | {"status", "tensorboard", "tensorboard_server", "tensorboard_upkeep"},
     {"engines"},
     {"cluster"},

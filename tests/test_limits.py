@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import re
@@ -10,20 +9,12 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.live import ROOT, STUDIES, launch, processes_of
+from tests.live import ROOT, STUDIES, launch, processes_of, read
 
 SLOW = str(STUDIES / "slow.py")
-
-
-def read(runs: pathlib.Path, run_id: str, verb: str = "status") -> Any:
-    done = launch(verb, run_id, "--json", "--runs", str(runs))
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return rows if verb == "trials" else rows[0]
 
 
 def test_the_same_error_everywhere_ends_the_search_and_is_shown(tmp_path: pathlib.Path) -> None:

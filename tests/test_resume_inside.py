@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import signal
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import STUDIES, LiveRun, launch, wait_until
+from tests.live import STUDIES, LiveRun, launch, read, wait_until
 
 Start = Callable[..., LiveRun]
 STUDY = str(STUDIES / "slow_keras.py")
@@ -99,8 +98,7 @@ def test_hyperbands_promotions_train_only_what_is_new(tmp_path: pathlib.Path) ->
         "run", STUDY, *options, "--runs", str(tmp_path), env={"SLOW_EPOCH_S": "0"}, timeout=200
     )
     assert done.returncode == 0, done.stderr
-    said = launch("trials", "halved", "--json", "--runs", str(tmp_path)).stdout
-    rows = [json.loads(line) for line in said.splitlines()]
+    rows = read(tmp_path, "halved", "trials")
     steps = [[report["step"] for report in row["history"]] for row in rows]
     assert [3, 4] in steps, steps
     assert [1, 2] in steps, steps

@@ -11,7 +11,8 @@ import pytest
 from hpo.discovery import discover
 from hpo.errors import StudyError, UsageError
 from hpo.inputs import prepare
-from hpo.runner import Outcome, TrialOrder, run_trial, set_up_tensorflow
+from hpo.link import Outcome, TrialOrder
+from hpo.runner import run_trial, set_up_tensorflow
 from hpo.study import StudyModule
 from hpo.trial import Direction, Failure, Params, Report
 from tests.listener import Listener

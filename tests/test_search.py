@@ -14,16 +14,15 @@ import pytest
 
 from hpo.tensorboard_server import serve
 from tests.hparams_page import Page, metrics_of
-from tests.live import ROOT, STUDIES, LiveRun, launch, points, processes_of, wait_until
+from tests.live import ROOT, STUDIES, LiveRun, launch, points, processes_of, read, wait_until
 
 GRID = str(STUDIES / "small_grid.py")
 FUNCTION = str(ROOT / "examples" / "plain_function.py")
 
 
 def trials(runs: pathlib.Path, run_id: str) -> list[dict[str, object]]:
-    done = launch("trials", run_id, "--json", "--runs", str(runs))
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    rows: list[dict[str, object]] = read(runs, run_id, "trials")
+    return rows
 
 
 def run(runs: pathlib.Path, run_id: str, *arguments: str) -> list[dict[str, object]]:
@@ -52,7 +51,7 @@ def test_grid_runs_every_point_once_and_is_done(tmp_path: pathlib.Path) -> None:
     assert len(rows) == 12
     assert len({point for _, point in points(rows)}) == 12
     assert {row["state"] for row in rows} == {"COMPLETED"}
-    status = json.loads(launch("status", "all", "--json", "--runs", str(tmp_path)).stdout)
+    status = read(tmp_path, "all", "status")
     assert status["state"] == "DONE"
     assert status["trials"]["wanted"] == 12
 
@@ -99,7 +98,7 @@ def test_a_sampler_that_ends_early_is_done(tmp_path: pathlib.Path) -> None:
     options = ("--sampler", "kt-bayesian", "--trials", "3", "--id", "tiny")
     done = launch("run", str(study), *options, "--runs", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    status = json.loads(launch("status", "tiny", "--json", "--runs", str(tmp_path)).stdout)
+    status = read(tmp_path, "tiny", "status")
     assert status["state"] == "DONE"
 
 
@@ -161,7 +160,7 @@ def test_a_keras_study_repeats_to_the_last_digit(tmp_path: pathlib.Path) -> None
     said = launch("run", *options, "--id", "first", "--runs", str(tmp_path)).stdout
     assert "run first DONE: 2 of 2 trials" in said
     assert "on the test set: accuracy=0." in said
-    best = json.loads(launch("best", "first", "--json", "--runs", str(tmp_path)).stdout)
+    best = read(tmp_path, "first", "best")
     assert 0.5 < best["test"]["accuracy"] <= 1.0
     assert best["test"]["loss"] > 0
 
@@ -216,7 +215,7 @@ def test_a_search_in_which_nothing_completes_says_so(tmp_path: pathlib.Path) -> 
     done = launch("run", str(study), "--id", "broken", "--runs", str(tmp_path))
     assert done.returncode == 1
     assert "always" in done.stdout + done.stderr
-    status = json.loads(launch("status", "broken", "--json", "--runs", str(tmp_path)).stdout)
+    status = read(tmp_path, "broken", "status")
     assert status["state"] == "FAILED"
     assert status["failures"]["CODE"] >= 3
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import grpc
 import pytest
 
 from hpo.engines.keras_tuner import wire
+from tests.by_hand import free_port
 from tests.live import ROOT, STUDIES, LiveRun, wait_until
 
 Start = Callable[..., LiveRun]
@@ -46,12 +46,6 @@ def stock(tmp_path: pathlib.Path) -> Iterator[Callable[..., subprocess.Popen[str
     for process in started:
         process.kill()
         process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def opened(start: Start, port: int, trials: int) -> LiveRun:

@@ -8,7 +8,8 @@ import pathlib
 import pytest
 
 from hpo.discovery import discover
-from hpo.runner import TrialOrder, run_trial
+from hpo.link import TrialOrder
+from hpo.runner import run_trial
 from hpo.study import STUDIES_DIR, StudyModule
 from tests.listener import Listener
 from tests.live import launch

@@ -36,13 +36,6 @@ _FINAL = (0, 1, 2, 3, 75)
 _SENT_AWAY = (0, 75)
 
 
-def render(plan: JobPlan) -> str:
-    """The processes of ``plan`` as lines for a shell; the workers' port is the chief's own."""
-    port = plan.spec.port
-    workers = [plan.worker(number, port).render() for number in range(len(plan.devices))]
-    return "\n".join([plan.chief(port).render(), *workers])
-
-
 class Reserve:
     """Workers that import a study while it is still being read, for the run that follows.
 

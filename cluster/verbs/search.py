@@ -19,7 +19,7 @@ from cluster.launchers import local
 from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
 from hpo import address, env, tls
-from hpo.coordinator import retried
+from hpo.attempts import retried
 from hpo.crew import Crew
 from hpo.engines.base import check_supported, load_engine
 from hpo.errors import RunError, TuneFleetError, UsageError

@@ -28,7 +28,6 @@ from hpo.protocol import (
     AskSampler,
     EarlyEnd,
     Effect,
-    Rules,
     Spent,
     StoreAttempt,
     StoreReport,
@@ -70,7 +69,7 @@ class Chief:
         attempts, workers = list(reader.attempts()), reader.workers()
         spent = Spent(**reader.meta().get(SPENT, {}))
         reader.close()
-        self.coordinator = Coordinator(_rules(run), self.clock, attempts, workers, spent, run.crew)
+        self.coordinator = Coordinator(run.rules, self.clock, attempts, workers, spent, run.crew)
         self.weights = WeightsStore(run.weights)
         self.checkpoints = CheckpointStore(run.checkpoints, run.checkpoint_gb * 1e9)
         records = [attempt.record for attempt in attempts]
@@ -128,12 +127,17 @@ class Chief:
         """Keeps those that something may go on from; the best of them where room is short."""
         if self.checkpoints.empty:
             return
-        records = self.coordinator.pending
+        values = {record.trial_id: record.value for record in self.coordinator.pending}
         if self._sampler.promotes:
-            records += self.coordinator.completed
+            values |= self.coordinator.values
         sign = -1.0 if self.coordinator.rules.direction is Direction.MAX else 1.0
-        worth = sorted(records, key=lambda r: math.inf if r.value is None else sign * r.value)
-        for trial_id in self.checkpoints.keep([record.trial_id for record in worth]):
+        found = [trial_id for trial_id in self.checkpoints.trials() if trial_id in values]
+
+        def badness(trial_id: str) -> float:
+            value = values[trial_id]
+            return math.inf if value is None else sign * value
+
+        for trial_id in self.checkpoints.keep(sorted(found, key=badness)):
             log.warning("no room for the checkpoint of trial %s: see --checkpoint-gb", trial_id)
 
     def abandon(self) -> None:
@@ -217,19 +221,26 @@ class Chief:
         """The sampler thinks in its thread; its answer comes back as an event."""
         loop = asyncio.get_running_loop()
         try:
-            answer: Answer = await loop.run_in_executor(
-                self._thinking, self._sampler.ask, trial_id, pending
+            answer, implementation = await loop.run_in_executor(
+                self._thinking, self._propose, trial_id, pending
             )
+        except Exception as error:
+            name = self.run.request.sampler
+            self.fail(TuneFleetError(f"sampler {name} failed at trial {trial_id}: {error!r}"))
+            return
+        await self.apply(lambda c: c.proposed(trial_id, answer, implementation))
+        self._notify()
+
+    def _propose(self, trial_id: str, pending: Sequence[TrialRecord]) -> tuple[Answer, str]:
+        """The sampler's answer and what decided on it; a random point where a model fails."""
+        try:
+            answer = self._sampler.ask(trial_id, pending)
         except Exception as error:
             log.exception("the sampler failed at trial %s", trial_id)
             if not self._sampler.model_based:
-                name = self.run.request.sampler
-                self.fail(TuneFleetError(f"sampler {name} failed at trial {trial_id}: {error!r}"))
-                return
+                raise
             answer = self._sampler.fall_back(trial_id, error)
-        implementation = self._sampler.implementation
-        await self.apply(lambda c: c.proposed(trial_id, answer, implementation))
-        self._notify()
+        return answer, self._sampler.implementation
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -292,20 +303,6 @@ class _Projection:
 
 def _one_thread(name: str) -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=name)
-
-
-def _rules(run: Run) -> Rules:
-    return Rules(
-        **run.limits,
-        wanted=run.wanted,
-        objective=run.study.objective,
-        direction=run.study.direction,
-        seed=run.seed,
-        engine=run.request.engine,
-        sampler=run.request.sampler,
-        study_digest=run.study.digest,
-        lease_s=run.lease_s,
-    )
 
 
 def _last_attempts(records: Sequence[TrialRecord]) -> list[TrialRecord]:

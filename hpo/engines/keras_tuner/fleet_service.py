@@ -95,7 +95,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         await self._receive(
             chunks, context, lambda chunk: store.receive(chunk.trial_id, chunk.epoch)
         )
-        await asyncio.to_thread(self._chief.tidy_checkpoints)
+        self._chief.tidy_checkpoints()
         return wire.to_verdict(Verdict.GO_ON)
 
     async def FetchCheckpoint(

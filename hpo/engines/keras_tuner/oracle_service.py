@@ -74,7 +74,7 @@ class OracleService(wire.stubs.OracleServicer):  # type: ignore[misc]
         verdict = await self._chief.apply(lambda c: c.ended(trial_id, fence, completed))
         await abort_if_lost(verdict, context)
         self._chief.forget_other_weights()
-        await asyncio.to_thread(self._chief.tidy_checkpoints)
+        self._chief.tidy_checkpoints()
         return wire.service.EndTrialResponse()
 
     async def GetTrial(self, request: Any, context: Context) -> Any:

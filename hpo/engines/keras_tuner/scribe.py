@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from hpo.errors import TuneFleetError
 from hpo.ledger import LedgerWriter
 from hpo.protocol import Clock, Effect
+
+log = logging.getLogger("tunefleet.chief")
 
 
 class Scribe:
@@ -54,9 +57,8 @@ class Scribe:
         while self._next is not None:
             self._under_way, self._next = self._next, None
             effects, self._gathered = self._gathered, []
-            try:
-                await asyncio.wrap_future(self._ledger.commit(effects, self._clock.wall()))
-            except TuneFleetError as error:
+            error = await self._commit(effects)
+            if error:
                 self._failed(error)
                 self._under_way.set_exception(error)
                 # Perhaps nobody waits for it any more; it was told above.
@@ -66,3 +68,15 @@ class Scribe:
                 self._written(effects)
             self._under_way = None
         self._task = None
+
+    async def _commit(self, effects: Sequence[Effect]) -> TuneFleetError | None:
+        """The error that kept ``effects`` from being written."""
+        try:
+            await asyncio.wrap_future(self._ledger.commit(effects, self._clock.wall()))
+        except TuneFleetError as error:
+            return error
+        except Exception as error:
+            # Such as a tag that is no JSON: whoever waits must hear of that too.
+            log.exception("the ledger cannot hold what is to be written")
+            return TuneFleetError(f"the ledger cannot hold what is to be written: {error!r}")
+        return None

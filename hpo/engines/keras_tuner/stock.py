@@ -9,6 +9,7 @@ workers by what the ledger has of them.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import psutil
@@ -22,14 +23,13 @@ def incarnation_of(peer: str) -> str:
     Where the system does not tell the process, such as that of another user, the
     connection itself stands for it.
     """
-    connection = _connection(_port_of(peer))
-    try:
+    port = int(peer.rpartition(":")[2])
+    connection = _connection(port)
+    # It may have just ended, or be none of ours to look at.
+    with contextlib.suppress(psutil.Error):
         if connection and connection.pid:
             return f"{_PREFIX}-{connection.pid}-{_born(psutil.Process(connection.pid))}"
-    except psutil.Error:
-        # It has just ended, or is none of ours to look at.
-        return f"{_PREFIX}-port-{_port_of(peer)}"
-    return f"{_PREFIX}-port-{_port_of(peer)}"
+    return f"{_PREFIX}-port-{port}"
 
 
 def is_stock(incarnation: str) -> bool:
@@ -58,10 +58,6 @@ def lives(incarnation: str) -> bool:
 def _born(process: psutil.Process) -> int:
     """When a process started, in milliseconds: ids are used again."""
     return int(process.create_time() * 1000)
-
-
-def _port_of(peer: str) -> int:
-    return int(peer.rpartition(":")[2])
 
 
 def _connection(port: int) -> Any:

@@ -32,8 +32,8 @@ from hpo.engines.keras_tuner.client import (
     UnknownError,
 )
 from hpo.errors import PlaceError, RefusedError
+from hpo.link import Outcome, TrialOrder
 from hpo.protocol import Verdict
-from hpo.runner import Outcome, TrialOrder
 from hpo.study import digest_of
 from hpo.token_file import Secret
 from hpo.trial import Answer, Failure

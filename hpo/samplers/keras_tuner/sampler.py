@@ -7,6 +7,7 @@ told the records again, goes on as the one before would have.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import itertools
 import logging
@@ -45,7 +46,7 @@ class KerasTunerSampler(Sampler):
     @property
     def implementation(self) -> str:
         """KerasTuner's class, with the version that is installed."""
-        return f"keras_tuner.oracles.{self.oracle} {importlib.metadata.version('keras-tuner')}"
+        return f"keras_tuner.oracles.{self.oracle} {_version()}"
 
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
         for _ in range(_CHILDREN):
@@ -92,6 +93,11 @@ class KerasTunerSampler(Sampler):
             resume_from=answer["tag"].get("promoted"),
             note=answer["note"],
         )
+
+
+@functools.cache
+def _version() -> str:
+    return importlib.metadata.version("keras-tuner")
 
 
 class KtRandom(KerasTunerSampler):
