@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from hpo.checkpoint_store import CheckpointStore
 from hpo.coordinator import Coordinator
+from hpo.engines.keras_tuner.projection import Projection
 from hpo.engines.keras_tuner.scribe import Scribe
 from hpo.errors import PlaceError, TuneFleetError
 from hpo.ledger import SPENT, LedgerWriter
@@ -30,13 +31,11 @@ from hpo.protocol import (
     Effect,
     Spent,
     StoreAttempt,
-    StoreReport,
     TellSampler,
 )
 from hpo.run import Run
 from hpo.samplers.base import Answer
 from hpo.schedule import Schedule
-from hpo.tensorboard import TensorBoardWriter
 from hpo.trial import Direction, TrialRecord, TrialState
 from hpo.weights import WeightsStore
 
@@ -75,8 +74,8 @@ class Chief:
         records = [attempt.record for attempt in attempts]
         self._sampler = run.sampler()
         self._sampler.restore(_last_attempts(records))
-        self._thinking = _one_thread("sampler")
-        self._projection = _Projection(run, records)
+        self._thinking = concurrent.futures.ThreadPoolExecutor(1, "sampler")
+        self._projection = Projection(run, records)
         self._scribe = Scribe(self.ledger, self.clock, self._show, self.fail)
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -252,57 +251,6 @@ class Chief:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-class _Projection:
-    """TensorBoard's files, written behind the search; a failure there costs no result."""
-
-    def __init__(self, run: Run, records: Sequence[TrialRecord]) -> None:
-        self._thread = _one_thread("tensorboard")
-        self._writer: TensorBoardWriter | None = None
-        self._submit(lambda: self._open(run, records))
-
-    def show(self, effects: Sequence[Effect]) -> None:
-        """Shows what was just written to the ledger."""
-        shown = [e for e in effects if isinstance(e, StoreAttempt | StoreReport)]
-        if shown:
-            self._submit(lambda: self._show(shown))
-
-    def close(self) -> None:
-        """Writes what is queued and closes the files."""
-        self._submit(lambda: self._writer.close() if self._writer else None)
-        self._thread.shutdown()
-
-    def _open(self, run: Run, records: Sequence[TrialRecord]) -> None:
-        self._writer = TensorBoardWriter(run.tensorboard, run.study)
-        self._writer.restore(records)
-
-    def _show(self, effects: Sequence[Effect]) -> None:
-        if self._writer is None:
-            return
-        for effect in effects:
-            if isinstance(effect, StoreReport):
-                self._writer.report(effect.record, effect.report)
-            elif isinstance(effect, StoreAttempt):
-                record = effect.attempt.record
-                if record.state is TrialState.RUNNING:
-                    self._writer.start(record)
-                elif record.state.ended:
-                    self._writer.end(record)
-
-    def _submit(self, work: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                work()
-            except Exception:
-                # The next event of the same trial writes its file whole again.
-                log.exception("TensorBoard's files fall behind; the ledger has everything")
-
-        self._thread.submit(guarded)
-
-
-def _one_thread(name: str) -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=name)
 
 
 def _last_attempts(records: Sequence[TrialRecord]) -> list[TrialRecord]:
