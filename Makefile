@@ -58,7 +58,7 @@ lock:
 
 protos: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
-	    hpo/engines/keras_tuner/fleet.proto
+	    hpo/fleet/fleet.proto
 
 clean:
 	rm -rf $(VENV) .browser .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,7 +15,7 @@ import grpc
 from _fleet import ROOT
 
 from hpo import env
-from hpo.engines.keras_tuner import fleet_pb2, wire
+from hpo.fleet import fleet_pb2, wire
 
 _PATIENCE_S = 120.0
 # What gRPC itself says of a call, which is not to be said again.

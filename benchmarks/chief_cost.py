@@ -22,9 +22,9 @@ from _fleet import NOOP, ChiefProcess, Spent, make_run, wait_until_calm
 from _stock import NoopWorker, Stock
 
 from hpo.coordinator import Coordinator
-from hpo.engines.keras_tuner import wire
-from hpo.engines.keras_tuner.chief import SystemClock
-from hpo.engines.keras_tuner.client import ChiefClient
+from hpo.fleet import wire
+from hpo.fleet.chief import SystemClock
+from hpo.fleet.client import ChiefClient
 from hpo.ledger import LedgerWriter
 from hpo.protocol import AskSampler, Effect, Grant, WorkerInfo
 from hpo.run import Run

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from _fleet import NOOP, ChiefProcess, make_run, percentile
 from _stock import Stock
 
-from hpo.engines.keras_tuner.client import ChiefClient, Granted, LostError, UnknownError
+from hpo.fleet.client import ChiefClient, Granted, LostError, UnknownError
 from hpo.protocol import Attempt
 from hpo.run import Run
 from hpo.study import digest_of

@@ -35,7 +35,7 @@ import grpc.aio
 import psutil
 from _fleet import NOOP, ChiefProcess, Spent, make_run, percentile
 
-from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
+from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
 from hpo.study import digest_of
 
 CALL_S = 20.0

@@ -57,6 +57,6 @@ SAMPLERS = Registry(
     },
 )
 
-ENGINES = Registry("engine", {"keras-tuner": "hpo.engines.keras_tuner.engine:ENGINE"})
+ENGINES = Registry("engine", {"keras-tuner": "hpo.engines.keras_tuner:ENGINE"})
 
 PRUNERS = ("none",)

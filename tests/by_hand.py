@@ -10,7 +10,7 @@ import sys
 
 from hpo import env
 from hpo.address import joined
-from hpo.engines.keras_tuner.client import ChiefClient
+from hpo.fleet.client import ChiefClient
 from hpo.run import Run
 from hpo.status import status_of
 from hpo.study import digest_of

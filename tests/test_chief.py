@@ -13,9 +13,9 @@ import grpc
 import pytest
 
 from hpo import env
-from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
-from hpo.engines.keras_tuner.client import ChiefClient, Granted, LostError, Stopped
 from hpo.errors import RefusedError
+from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
+from hpo.fleet.client import ChiefClient, Granted, LostError, Stopped
 from hpo.protocol import Verdict
 from hpo.status import status_of
 from hpo.study import digest_of

@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from hpo import env
-from hpo.engines.keras_tuner.client import ChiefClient, Granted
+from hpo.fleet.client import ChiefClient, Granted
 from hpo.protocol import Verdict
 from tests.by_hand import STUDY, HandMade, free_port
 from tests.live import ROOT, wait_until

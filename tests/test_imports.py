@@ -46,6 +46,7 @@ LAYERS: list[set[str]] = [
         "provenance",
     }
     | {"status", "tensorboard", "tensorboard_server", "tensorboard_upkeep"},
+    {"fleet"},
     {"engines"},
     {"cluster"},
 ]
@@ -151,7 +152,7 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("part", ["lead", "worker", "engine"])
 def test_whoever_leads_or_serves_a_search_does_without_tensorflow(part: str) -> None:
-    loaded = loaded_by(f"import hpo.engines.keras_tuner.{part}")
+    loaded = loaded_by(f"import hpo.fleet.{part}")
     assert loaded & {"tensorflow", "keras", "keras_tuner", "tensorboard", "cryptography"} == set()
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import pytest
 
 from hpo import ledger
-from hpo.engines.keras_tuner.chief import SystemClock
-from hpo.engines.keras_tuner.scribe import Scribe
 from hpo.errors import TuneFleetError
+from hpo.fleet.chief import SystemClock
+from hpo.fleet.scribe import Scribe
 from hpo.protocol import Attempt, Effect, StoreAttempt
 from hpo.samplers.base import Proposal
 from tests.test_samplers import a_record

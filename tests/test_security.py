@@ -22,10 +22,10 @@ import pytest
 
 from hpo import env, tls, token_file
 from hpo.address import host_of
-from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
-from hpo.engines.keras_tuner.channel import open_channel
-from hpo.engines.keras_tuner.client import ChiefClient, Granted
 from hpo.errors import RefusedError
+from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
+from hpo.fleet.channel import open_channel
+from hpo.fleet.client import ChiefClient, Granted
 from hpo.run import Run, open_run
 from hpo.study import digest_of
 from hpo.token_file import Secret

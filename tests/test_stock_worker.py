@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
-from hpo.engines.keras_tuner import wire
+from hpo.fleet import wire
 from tests.by_hand import free_port
 from tests.live import ROOT, STUDIES, LiveRun, wait_until
 

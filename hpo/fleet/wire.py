@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hpo.engines.keras_tuner import fleet_pb2
+from hpo.fleet import fleet_pb2
 from hpo.hyperparameters import messages
 from hpo.protocol import Attempt, Verdict
 from hpo.trial import Params, TrialRecord, TrialState, Value

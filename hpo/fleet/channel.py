@@ -8,7 +8,7 @@ import grpc
 
 from hpo import address as addresses
 from hpo import tls
-from hpo.engines.keras_tuner import wire
+from hpo.fleet import wire
 
 # What gRPC says of a handshake that failed for whom the other end is; it has no code for it.
 _WRONG_END = {

@@ -18,8 +18,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from hpo import address
-from hpo.engines.keras_tuner.refusals import Refusals
 from hpo.errors import PlaceError
+from hpo.fleet.refusals import Refusals
 
 # What every client of HTTP/2, and so of gRPC, sends first.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from hpo.engines.keras_tuner import fleet_pb2 as hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2
+from hpo.fleet import fleet_pb2 as hpo_dot_fleet_dot_fleet__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in hpo/engines/keras_tuner/fleet_pb2_grpc.py depends on'
+        + ' but the generated code in hpo/fleet/fleet_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,63 +36,63 @@ class FleetStub:
         """
         self.Join = channel.unary_unary(
                 '/tunefleet.Fleet/Join',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.JoinRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.JoinReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.JoinRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.JoinReply.FromString,
                 _registered_method=True)
         self.Beat = channel.unary_unary(
                 '/tunefleet.Fleet/Beat',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.BeatRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.BeatRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
                 _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/tunefleet.Fleet/Explain',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ExplainRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
                 _registered_method=True)
         self.OfferWeights = channel.unary_unary(
                 '/tunefleet.Fleet/OfferWeights',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.OfferRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.OfferReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.OfferRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.OfferReply.FromString,
                 _registered_method=True)
         self.SendWeights = channel.stream_unary(
                 '/tunefleet.Fleet/SendWeights',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
                 _registered_method=True)
         self.SendCheckpoint = channel.stream_unary(
                 '/tunefleet.Fleet/SendCheckpoint',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
                 _registered_method=True)
         self.FetchCheckpoint = channel.unary_stream(
                 '/tunefleet.Fleet/FetchCheckpoint',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.FetchRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.FetchRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.FromString,
                 _registered_method=True)
         self.Resume = channel.unary_unary(
                 '/tunefleet.Fleet/Resume',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ResumeRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
                 _registered_method=True)
         self.SendLog = channel.unary_unary(
                 '/tunefleet.Fleet/SendLog',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LogRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.LogRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
                 _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/tunefleet.Fleet/Leave',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LeaveRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LeaveReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.LeaveReply.FromString,
                 _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/tunefleet.Fleet/Drain',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.DrainRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.DrainReply.FromString,
                 _registered_method=True)
         self.Scale = channel.unary_unary(
                 '/tunefleet.Fleet/Scale',
-                request_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleRequest.SerializeToString,
-                response_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleReply.FromString,
+                request_serializer=hpo_dot_fleet_dot_fleet__pb2.ScaleRequest.SerializeToString,
+                response_deserializer=hpo_dot_fleet_dot_fleet__pb2.ScaleReply.FromString,
                 _registered_method=True)
 
 
@@ -187,63 +187,63 @@ def add_FleetServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Join': grpc.unary_unary_rpc_method_handler(
                     servicer.Join,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.JoinRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.JoinReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.JoinRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.JoinReply.SerializeToString,
             ),
             'Beat': grpc.unary_unary_rpc_method_handler(
                     servicer.Beat,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.BeatRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.BeatRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ExplainRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.ExplainRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.SerializeToString,
             ),
             'OfferWeights': grpc.unary_unary_rpc_method_handler(
                     servicer.OfferWeights,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.OfferRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.OfferReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.OfferRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.OfferReply.SerializeToString,
             ),
             'SendWeights': grpc.stream_unary_rpc_method_handler(
                     servicer.SendWeights,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.SerializeToString,
             ),
             'SendCheckpoint': grpc.stream_unary_rpc_method_handler(
                     servicer.SendCheckpoint,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.SerializeToString,
             ),
             'FetchCheckpoint': grpc.unary_stream_rpc_method_handler(
                     servicer.FetchCheckpoint,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.FetchRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.FetchRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.SerializeToString,
             ),
             'Resume': grpc.unary_unary_rpc_method_handler(
                     servicer.Resume,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ResumeRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.ResumeRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.SerializeToString,
             ),
             'SendLog': grpc.unary_unary_rpc_method_handler(
                     servicer.SendLog,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LogRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.LogRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.VerdictReply.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LeaveRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LeaveReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.LeaveRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.LeaveReply.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.DrainRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.DrainReply.SerializeToString,
             ),
             'Scale': grpc.unary_unary_rpc_method_handler(
                     servicer.Scale,
-                    request_deserializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleRequest.FromString,
-                    response_serializer=hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleReply.SerializeToString,
+                    request_deserializer=hpo_dot_fleet_dot_fleet__pb2.ScaleRequest.FromString,
+                    response_serializer=hpo_dot_fleet_dot_fleet__pb2.ScaleReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -271,8 +271,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/Join',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.JoinRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.JoinReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.JoinRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.JoinReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -298,8 +298,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/Beat',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.BeatRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.BeatRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -325,8 +325,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/Explain',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ExplainRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.ExplainRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -352,8 +352,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/OfferWeights',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.OfferRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.OfferReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.OfferRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.OfferReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -379,8 +379,8 @@ class Fleet:
             request_iterator,
             target,
             '/tunefleet.Fleet/SendWeights',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -406,8 +406,8 @@ class Fleet:
             request_iterator,
             target,
             '/tunefleet.Fleet/SendCheckpoint',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -433,8 +433,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/FetchCheckpoint',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.FetchRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.WeightsChunk.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.FetchRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.WeightsChunk.FromString,
             options,
             channel_credentials,
             insecure,
@@ -460,8 +460,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/Resume',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ResumeRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.ResumeRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -487,8 +487,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/SendLog',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LogRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.VerdictReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.LogRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.VerdictReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -514,8 +514,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/Leave',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LeaveRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.LeaveReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.LeaveRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.LeaveReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -541,8 +541,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/Drain',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.DrainReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.DrainRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.DrainReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -568,8 +568,8 @@ class Fleet:
             request,
             target,
             '/tunefleet.Fleet/Scale',
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleRequest.SerializeToString,
-            hpo_dot_engines_dot_keras__tuner_dot_fleet__pb2.ScaleReply.FromString,
+            hpo_dot_fleet_dot_fleet__pb2.ScaleRequest.SerializeToString,
+            hpo_dot_fleet_dot_fleet__pb2.ScaleReply.FromString,
             options,
             channel_credentials,
             insecure,

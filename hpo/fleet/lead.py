@@ -8,8 +8,8 @@ import signal
 import sys
 
 from hpo import env
-from hpo.engines.keras_tuner.chief import Chief
-from hpo.engines.keras_tuner.server import start_server
+from hpo.fleet.chief import Chief
+from hpo.fleet.server import start_server
 from hpo.run import Run
 
 _EXIT_DRAINED = 75

@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 
 from hpo.coordinator import Phase
-from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
-from hpo.engines.keras_tuner.calls import Context, fence_of, held, known, sender
-from hpo.engines.keras_tuner.chief import Chief
 from hpo.errors import PlaceError
+from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
+from hpo.fleet.calls import Context, fence_of, held, known, sender
+from hpo.fleet.chief import Chief
 from hpo.protocol import Verdict, WorkerInfo
 from hpo.trial import Failure
 from hpo.weights import Incoming

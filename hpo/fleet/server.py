@@ -12,14 +12,14 @@ import grpc
 import grpc.aio
 
 from hpo import address, env, tls, token_file
-from hpo.engines.keras_tuner import fleet_pb2_grpc, wire
-from hpo.engines.keras_tuner.calls import Context
-from hpo.engines.keras_tuner.chief import Chief
-from hpo.engines.keras_tuner.fleet_service import FleetService
-from hpo.engines.keras_tuner.gate import Gate
-from hpo.engines.keras_tuner.open_service import OpenOracleService
-from hpo.engines.keras_tuner.oracle_service import OracleService
-from hpo.engines.keras_tuner.refusals import Refusals
+from hpo.fleet import fleet_pb2_grpc, wire
+from hpo.fleet.calls import Context
+from hpo.fleet.chief import Chief
+from hpo.fleet.fleet_service import FleetService
+from hpo.fleet.gate import Gate
+from hpo.fleet.open_service import OpenOracleService
+from hpo.fleet.oracle_service import OracleService
+from hpo.fleet.refusals import Refusals
 from hpo.token_file import Secret
 
 _OPTIONS = [

@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 
-from hpo.engines.keras_tuner import wire
-from hpo.engines.keras_tuner.calls import Context, abort_if_lost, fence_of, known, sender
-from hpo.engines.keras_tuner.chief import Chief
+from hpo.fleet import wire
+from hpo.fleet.calls import Context, abort_if_lost, fence_of, known, sender
+from hpo.fleet.chief import Chief
 from hpo.protocol import Grant, Stop, Verdict
 from hpo.trial import Report, TrialRecord
 

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 from hpo.checkpoint_store import CheckpointStore
 from hpo.coordinator import Coordinator
-from hpo.engines.keras_tuner.projection import Projection
-from hpo.engines.keras_tuner.scribe import Scribe
 from hpo.errors import PlaceError, TuneFleetError
+from hpo.fleet.projection import Projection
+from hpo.fleet.scribe import Scribe
 from hpo.ledger import SPENT, LedgerWriter
 from hpo.protocol import (
     AskSampler,

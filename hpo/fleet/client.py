@@ -13,9 +13,9 @@ from typing import Any
 
 import grpc
 
-from hpo.engines.keras_tuner import fleet_pb2, fleet_pb2_grpc, wire
-from hpo.engines.keras_tuner.channel import open_channel, wrong_end
 from hpo.errors import PlaceError, RefusedError
+from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
+from hpo.fleet.channel import open_channel, wrong_end
 from hpo.protocol import Verdict
 from hpo.schedule import Schedule
 from hpo.study import Study

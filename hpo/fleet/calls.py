@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from hpo.engines.keras_tuner import wire
-from hpo.engines.keras_tuner.chief import Chief
+from hpo.fleet import wire
+from hpo.fleet.chief import Chief
 from hpo.leases import ReplacedWorkerError, UnknownWorkerError
 from hpo.protocol import Attempt, Verdict
 

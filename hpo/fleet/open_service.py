@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from hpo.engines.keras_tuner import stock, wire
-from hpo.engines.keras_tuner.calls import Context, sender
-from hpo.engines.keras_tuner.chief import Chief
-from hpo.engines.keras_tuner.oracle_service import OracleService
+from hpo.fleet import stock, wire
+from hpo.fleet.calls import Context, sender
+from hpo.fleet.chief import Chief
+from hpo.fleet.oracle_service import OracleService
 from hpo.hyperparameters import to_hyperparameters
 from hpo.protocol import Attempt, WorkerInfo
 from hpo.trial import Failure, Report

@@ -23,7 +23,8 @@ import grpc
 from hpo import env, memory
 from hpo.child import end_own_group
 from hpo.crew import EXIT_DISMISSED
-from hpo.engines.keras_tuner.client import (
+from hpo.errors import PlaceError, RefusedError
+from hpo.fleet.client import (
     ChiefClient,
     Granted,
     LostError,
@@ -31,7 +32,6 @@ from hpo.engines.keras_tuner.client import (
     Terms,
     UnknownError,
 )
-from hpo.errors import PlaceError, RefusedError
 from hpo.link import Outcome, TrialOrder
 from hpo.protocol import Verdict
 from hpo.study import digest_of

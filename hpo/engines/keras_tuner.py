@@ -17,7 +17,7 @@ from hpo.run import Run
 from hpo.token_file import read
 
 if TYPE_CHECKING:
-    from hpo.engines.keras_tuner.client import ChiefClient
+    from hpo.fleet.client import ChiefClient
 
 
 class KerasTunerEngine(Engine):
@@ -33,19 +33,19 @@ class KerasTunerEngine(Engine):
 
     def lead(self, run: Run, role: env.Role) -> int:
         """Is the chief of ``run`` until its search is over."""
-        from hpo.engines.keras_tuner.lead import lead
+        from hpo.fleet.lead import lead
 
         return asyncio.run(lead(run, role))
 
     def prepare(self, study_file: pathlib.Path) -> None:
         """Starts the fork server, which imports the study."""
-        from hpo.engines.keras_tuner.worker import prepare
+        from hpo.fleet.worker import prepare
 
         prepare(study_file)
 
     def work(self, role: env.Role, token_file: pathlib.Path, study_file: pathlib.Path) -> int:
         """Is the worker ``role`` until the chief says that it is over."""
-        from hpo.engines.keras_tuner.worker import work
+        from hpo.fleet.worker import work
 
         secret = read(token_file)
         return work(role.tuner_id, joined(role.host, role.port), secret, study_file)
@@ -64,7 +64,7 @@ class KerasTunerEngine(Engine):
 @contextlib.contextmanager
 def _client(run: Run, address: str) -> Iterator[ChiefClient]:
     """The chief as somebody sees it who is none of its workers."""
-    from hpo.engines.keras_tuner.client import ChiefClient
+    from hpo.fleet.client import ChiefClient
 
     secret = read(run.token_file)
     client = ChiefClient(address, secret.token, "", "", secret.certificates)
