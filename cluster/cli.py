@@ -88,6 +88,8 @@ def _tensorboard(parser: Parser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="where it listens")
     parser.add_argument("--port", type=options.number(int, 0, 65535), default=6006, metavar="P")
+    seconds = options.number(float, 0)
+    parser.add_argument("--wait", type=seconds, default=0, metavar="S", help="for runs to begin")
     parser.add_argument(
         "--rebuild", action="store_true", help="write its files anew from the ledger first"
     )

@@ -49,7 +49,7 @@ def identity(folder: pathlib.Path) -> Identity:
     path = folder / _FILE
     if not path.exists():
         try:
-            token_file.write_private(path, _make())
+            token_file.write_private(path, "".join(make()).encode())
         except OSError as error:
             raise PlaceError(f"cannot write {path}: {error.strerror}") from error
     return _load(path, path)
@@ -87,6 +87,36 @@ def system_roots() -> bytes | None:
     with contextlib.suppress(OSError):
         return pathlib.Path(path).read_bytes() if path else None
     return None
+
+
+def make() -> tuple[str, str]:
+    """A new key, and a certificate that it signed itself, both as PEM."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAME)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BEFORE)
+        .not_valid_after(now + _VALID)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(_NAME)]), critical=False)
+        # Whoever trusts it trusts nothing that was signed with its key.
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    form = serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(serialization.Encoding.PEM, form, plain)
+    return private.decode(), _pem(certificate)
 
 
 def _load(chain: pathlib.Path, key: pathlib.Path) -> Identity:
@@ -147,36 +177,6 @@ def _names(certificate: x509.Certificate) -> list[str]:
             "with a subject alternative name"
         )
     return names
-
-
-def _make() -> bytes:
-    """A new key with a certificate that it signed itself, as PEM."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAME)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BEFORE)
-        .not_valid_after(now + _VALID)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(_NAME)]), critical=False)
-        # Whoever trusts it trusts nothing that was signed with its key.
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    plain = serialization.NoEncryption()
-    form = serialization.PrivateFormat.PKCS8
-    private = key.private_bytes(serialization.Encoding.PEM, form, plain)
-    return private + _pem(certificate).encode()
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -63,11 +63,15 @@ def read(path: pathlib.Path) -> Secret:
     return Secret(token, rest.strip())
 
 
+def to_text(secret: Secret) -> str:
+    """What a token file holds."""
+    return "\n".join(filter(None, (secret.token, secret.certificates.strip()))) + "\n"
+
+
 def write(path: pathlib.Path, secret: Secret) -> None:
     """Puts ``secret`` into the file at ``path``, whole or not at all; PlaceError if it cannot."""
-    lines = filter(None, (secret.token, secret.certificates.strip()))
     try:
-        write_private(path, "\n".join(lines).encode() + b"\n")
+        write_private(path, to_text(secret).encode())
     except OSError as error:
         raise PlaceError(f"cannot write {path}: {error.strerror}") from error
 

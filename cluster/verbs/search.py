@@ -18,7 +18,7 @@ from cluster.entrypoint import set_up_logging
 from cluster.launchers import local
 from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
-from hpo import address, env, tls
+from hpo import address, env, tls, token_file
 from hpo.attempts import retried
 from hpo.crew import Crew
 from hpo.engines.base import check_supported, load_engine
@@ -131,10 +131,19 @@ def _lead_or_search(
         return _search(found, spec, debug, reserve)
     print(f"run {found.id}", flush=True)
     os.environ.update({**env.insecure(spec.insecure), **env.grace(spec.grace_s)})
+    if given := os.environ.get(env.TOKEN_FILE):
+        _open_by(found, pathlib.Path(given))
     # Whom an earlier `run` dismissed may be a worker by hand now.
     _set_meta(found, Crew(spec.workers).to_meta())
     found = Run(found.folder)
     return load_engine(found.request.engine).lead(found, role)
+
+
+def _open_by(found: Run, given: pathlib.Path) -> None:
+    """The run is opened by the token in the file ``given``, which workers elsewhere may have."""
+    secret = token_file.read(given)
+    if secret.token != found.token:
+        token_file.write(found.token_file, secret)
 
 
 def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:

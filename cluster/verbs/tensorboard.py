@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 import sys
+import time
 
-from hpo.errors import PlaceError, UsageError
+from hpo.errors import PlaceError, RunError, UsageError
 from hpo.run import Run, open_run
+
+_LOOK_S = 0.5
 
 
 def tensorboard(args: argparse.Namespace) -> int:
     """Serves the runs' HParams until Ctrl-C."""
     from hpo.tensorboard_server import serve
 
-    runs = [open_run(args.runs, run_id) for run_id in dict.fromkeys(args.run)]
+    deadline = time.monotonic() + args.wait
+    runs = [_open(args.runs, run_id, deadline) for run_id in dict.fromkeys(args.run)]
     _check_alike(runs)
     for run in runs:
         _prepare(run, args.rebuild)
@@ -24,6 +29,17 @@ def tensorboard(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return 0
     raise PlaceError(f"TensorBoard ended by itself with status {status}: start it again")
+
+
+def _open(runs: pathlib.Path, run_id: str, deadline: float) -> Run:
+    """The run, waited for until ``deadline``; RunError where it does not come."""
+    while True:
+        try:
+            return open_run(runs, run_id)
+        except RunError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_LOOK_S)
 
 
 def _prepare(run: Run, anew: bool) -> None:
