@@ -7,7 +7,7 @@ ifneq ($(wildcard .data/fashion-mnist),)
 export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
 endif
 
-.PHONY: demo test test-browser lint data lock protos bench clean
+.PHONY: demo test test-browser test-image lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.runtime: requirements.txt
@@ -38,6 +38,10 @@ test: $(VENV)/.dev data
 test-browser: $(VENV)/.browser
 	sh tools/get_browser.sh
 	$(BIN)/python -m pytest -m browser tests/test_browser.py --screenshots=.browser
+
+# The container image, built and run as a cluster would: see the script for what it needs.
+test-image:
+	sh tools/test_image.sh
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -281,6 +281,26 @@ def test_several_runs_stand_on_one_page(searched: LiveRun, runs: pathlib.Path) -
     assert {name.partition("/")[0] for name in names} == {"fates", "again"}
 
 
+def test_a_run_that_is_about_to_begin_is_waited_for(
+    runs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    words = ["launch.py", "tensorboard", "fates", "--runs", str(later), "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, *words, "--wait", "60"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(2.0)
+            (runs / "fates").rename(later / "fates")
+            assert process.stdout is not None
+            assert process.stdout.readline().endswith("#hparams\n")
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+
+
 def refused(*arguments: str, **options: Any) -> tuple[int, str]:
     done = launch("tensorboard", *arguments, **options)
     assert done.stderr.count("\n") == 1, done.stderr
