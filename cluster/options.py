@@ -85,7 +85,12 @@ def search(parser: Parser) -> None:
     add = parser.add_argument
     add("--engine", default="keras-tuner", metavar="NAME", help="who drives (keras-tuner)")
     add("--sampler", default="random", metavar="NAME", help="what to try (random)")
-    add("--pruner", default="none", metavar="NAME", help="which trials to end early (none)")
+    add(
+        "--pruner",
+        default="none",
+        metavar="NAME",
+        help="which trials to end early: median, asha, hyperband (none)",
+    )
     add("--trials", type=number(int, 1, 10**9), metavar="N", help="points to try (10; grid: all)")
     add("--epochs", type=number(int, 1), metavar="N", help="at most so many epochs a trial")
     add("--train-examples", type=number(int, 1), metavar="N", help="train on so many examples")

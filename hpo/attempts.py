@@ -70,7 +70,9 @@ class Past:
         self.fence = 0
         self.seq = 0
         # The attempts whose ends their workers told: such a call may come once more.
-        self.told: dict[int, str] = {}
+        self.told: dict[int, tuple[str, int]] = {}
+        # All of them, in the order of their asks.
+        self.records: list[TrialRecord] = []
         self._latest: dict[str, Attempt] = {}
         self._earlier: dict[str, dict[int, Metrics]] = {}
         self._failed: dict[str, collections.Counter[Failure]] = collections.defaultdict(
@@ -106,6 +108,7 @@ class Past:
 
     def _take(self, attempt: Attempt) -> None:
         record = attempt.record
+        self.records.append(record)
         before = self._latest.get(record.trial_id)
         if before:
             self._earlier[record.trial_id] = _history(before.record)
@@ -114,7 +117,7 @@ class Past:
             self._failed[record.trial_id][record.failure] += 1
         # An attempt that was lost is not one whose end its worker told.
         if record.state.ended and record.failure is not Failure.PREEMPTED:
-            self.told[attempt.fence] = record.trial_id
+            self.told[attempt.fence] = (record.trial_id, record.attempt)
         self.fence = max(self.fence, attempt.fence)
         self.seq = max(self.seq, record.asked_seq, record.ended_seq or 0)
 

@@ -47,6 +47,7 @@ from hpo.protocol import (
     WorkerInfo,
     WorkerRow,
 )
+from hpo.pruners import NoPruner, Pruner
 from hpo.samplers.base import Answer, Exhausted, Proposal, Wait, seed_of
 from hpo.trial import Failure, Report, TrialRecord, TrialState
 from hpo.waiting import NOWHERE, Place, Waiting, place_of
@@ -70,6 +71,7 @@ class Coordinator:
         workers: Iterable[WorkerRow] = (),
         spent: Spent = NOTHING_SPENT,
         crew: Crew = NOBODY,
+        pruner: Pruner | None = None,
     ) -> None:
         self.rules = rules
         self.clock = clock
@@ -83,7 +85,8 @@ class Coordinator:
         self.outbox: list[Effect] = []
         self._open: dict[str, OpenTrial] = {}
         self._held_by: dict[int, OpenTrial] = {}
-        self._ended: dict[int, str] = {}
+        # The attempts whose ends their workers know of, with their numbers.
+        self._ended: dict[int, tuple[str, int]] = {}
         self._counts: collections.Counter[TrialState] = collections.Counter()
         self._queue = Waiting()
         # The fences of attempts that are to be alone.
@@ -93,6 +96,7 @@ class Coordinator:
         self._ticked_at, self._alone_s = clock.monotonic(), 0.0
         self._errors = RepeatedErrors(rules.same_error)
         self._budget = Budget(rules, clock, spent)
+        self._pruner = pruner or NoPruner(rules.direction, steps=1, seed=rules.seed)
         self._asking: str | None = None
         self._created = 0
         self._fence = 0
@@ -131,6 +135,13 @@ class Coordinator:
         """The running attempt that was granted under ``fence``."""
         trial = self._held_by.get(fence)
         return trial.attempt if trial else None
+
+    def number_of(self, trial_id: str, fence: int) -> int | None:
+        """The number of the attempt that runs under ``fence``, or whose end its worker knows of."""
+        running = self.attempt_under(fence)
+        if running and running.record.trial_id == trial_id:
+            return running.record.attempt
+        return self._ended[fence][1] if self._knows_end(trial_id, fence) else None
 
     def attempt_of(self, incarnation: str) -> Attempt | None:
         """The running attempt that a worker's process holds."""
@@ -198,8 +209,14 @@ class Coordinator:
 
     # --- one attempt ------------------------------------------------------------------
 
-    def reported(self, trial_id: str, fence: int, report: Report) -> Verdict:
-        """Metrics of one step. LOST where the attempt is no longer the sender's."""
+    def reported(self, trial_id: str, fence: int, report: Report, final: bool = False) -> Verdict:
+        """Metrics of one step. LOST where the attempt is no longer the sender's.
+
+        A trial that is pruned ends here; what its worker still says of it is acknowledged.
+        None is that has trained to its end already, which ``final`` says.
+        """
+        if self._knows_end(trial_id, fence):
+            return Verdict.STOP
         trial = self._held(trial_id, fence)
         if trial is None:
             return Verdict.LOST
@@ -209,6 +226,10 @@ class Coordinator:
             error = f"{self.rules.objective} is {objective} at step {report.step}"
             trial.change(failure=Failure.NAN, error=error)
             self._put(trial)
+            return Verdict.STOP
+        if objective is not None and not final and self._pruner.prunes(trial_id, report.step):
+            self._tell_end(trial)
+            self._end(trial, TrialState.PRUNED)
             return Verdict.STOP
         return Verdict.SUSPEND if self._suspending else Verdict.GO_ON
 
@@ -233,7 +254,7 @@ class Coordinator:
 
     def ended(self, trial_id: str, fence: int, completed: bool) -> Verdict:
         """The attempt's end. Said again it is acknowledged again; a stranger's is LOST."""
-        if self._ended.get(fence) == trial_id:
+        if self._knows_end(trial_id, fence):
             return Verdict.GO_ON
         trial = self._held(trial_id, fence)
         if trial is None:
@@ -241,7 +262,7 @@ class Coordinator:
         if trial.record.failure is None and (error := self._missing(trial, completed)):
             trial.change(failure=Failure.CODE, error=error)
         failure = trial.record.failure
-        self._ended[fence] = trial_id
+        self._tell_end(trial)
         if failure is Failure.PREEMPTED:
             # Saved and given back, or its worker has to go.
             self._lose(trial, trial.record.error or "", counts=False)
@@ -305,6 +326,12 @@ class Coordinator:
         reserved = {busy for busy, trial in working.items() if trial.alone}
         staffed = {place_of(w.row.info) for w in self._leases}
         return self._queue.take(place, staffed, working, reserved)
+
+    def _knows_end(self, trial_id: str, fence: int) -> bool:
+        return fence in self._ended and self._ended[fence][0] == trial_id
+
+    def _tell_end(self, trial: OpenTrial) -> None:
+        self._ended[trial.attempt.fence] = (trial.record.trial_id, trial.record.attempt)
 
     def _held(self, trial_id: str, fence: int) -> OpenTrial | None:
         """The running trial under ``fence``, its worker's lease renewed."""
@@ -386,6 +413,9 @@ class Coordinator:
     def _note(self, trial: OpenTrial, report: Report) -> None:
         trial.note(report, self.rules)
         self.outbox.append(StoreReport(trial.record, report))
+        objective = report.metrics.get(self.rules.objective)
+        if objective is not None and math.isfinite(objective):
+            self._pruner.reported(trial.record.trial_id, report.step, objective)
 
     def _fail(self, trial: OpenTrial, failure: Failure) -> None:
         """Ends an attempt that failed; the trial gets another where the rules allow it."""
@@ -436,6 +466,7 @@ class Coordinator:
         record = trial.record
         del self._open[record.trial_id]
         self._note_end(record)
+        self._pruner.ended(record.trial_id, state)
         history = tuple(Report(step, metrics) for step, metrics in sorted(trial.history.items()))
         self.outbox.append(TellSampler(dataclasses.replace(record, history=history)))
 
@@ -511,6 +542,8 @@ class Coordinator:
             if row.left_at is None:
                 self._leases.restore(row)
         past = Past(attempts)
+        for record in past.records:
+            self._pruner.restore(record, self.rules.objective)
         self._fence, self._seq, self._ended = past.fence, past.seq, past.told
         self._created = len(past)
         for trial in past.trials(self.clock.monotonic()):

@@ -57,6 +57,24 @@ SAMPLERS = Registry(
     },
 )
 
+# What a sampler's name begins with that is an engine's own, for comparison with others.
+_OWNERS = {"kt-": "keras-tuner"}
+
+
+def owner_of(sampler: str) -> str | None:
+    """The one engine that has ``sampler``; None for one that goes with every engine."""
+    return next((o for prefix, o in _OWNERS.items() if sampler.startswith(prefix)), None)
+
+
 ENGINES = Registry("engine", {"keras-tuner": "hpo.engines.keras_tuner:ENGINE"})
 
-PRUNERS = ("none",)
+NO_PRUNER = "none"
+PRUNERS = Registry(
+    "pruner",
+    {
+        NO_PRUNER: "hpo.pruners:NoPruner",
+        "median": "hpo.pruners:MedianPruner",
+        "asha": "hpo.pruners:AshaPruner",
+        "hyperband": "hpo.pruners:HyperbandPruner",
+    },
+)

@@ -25,11 +25,12 @@ from hpo.crew import Crew
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.lock import Lock
 from hpo.protocol import Rules
-from hpo.registry import SAMPLERS, suggest
+from hpo.pruners import Pruner
+from hpo.registry import PRUNERS, SAMPLERS, suggest
 from hpo.samplers.base import Sampler
 from hpo.samplers.start import StartingPoints
 from hpo.schedule import Schedule
-from hpo.study import Study, digest_of
+from hpo.study import Study, digest_of, most_steps
 from hpo.trial import Params
 
 DEFAULT_CHECKPOINT_GB = 10.0
@@ -140,6 +141,14 @@ class Run:
         """The sampler of this run, told of nothing yet."""
         made: Sampler = SAMPLERS.load(self.request.sampler)(self.study, self.seed)
         return StartingPoints(made, self.request.start) if self.request.start else made
+
+    def pruner(self) -> Pruner:
+        """The pruner of this run, told of nothing yet."""
+        study = self.study
+        made: Pruner = PRUNERS.load(self.request.pruner)(
+            study.direction, most_steps(study), self.seed
+        )
+        return made
 
     def study_path(self) -> pathlib.Path:
         """The study's file as the run began with it: the original, or the copy if that changed."""

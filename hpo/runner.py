@@ -111,7 +111,7 @@ def _fit(module: StudyModule, order: TrialOrder, link: Link, scratch: pathlib.Pa
         return Outcome(suspended=True)
     if watch.failure:
         return Outcome(Failure.NAN, watch.failure)
-    if watch.progress.best is None or not link.wanted(watch.progress.best):
+    if watch.stopped or watch.progress.best is None or not link.wanted(watch.progress.best):
         return Outcome()
     model.set_weights(watch.progress.best_weights)
     path = scratch / "best.weights.h5"

@@ -89,6 +89,12 @@ def study_name(path: pathlib.Path) -> str:
     return path.stem.replace("_", "-")
 
 
+def most_steps(study: Study) -> int:
+    """How many steps a trial can have at most: what tunes ``epochs`` goes before the study's."""
+    tuned = [p for p in study.space.parameters if p.name == "epochs" and p.numeric]
+    return max((int(p.high or 0) for p in tuned), default=study.epochs)
+
+
 def digest_of(path: pathlib.Path) -> str:
     """The content hash that pins a study."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

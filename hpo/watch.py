@@ -43,6 +43,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._saves = saves
         self.failure: str | None = None
         self.suspended = False
+        # Told to end early: nobody goes on from it, and nobody wants its weights.
+        self.stopped = False
         self._counted: list[dict[str, Any]] = []
         self._saved_epoch, self._saved_at = 0, time.monotonic()
 
@@ -75,7 +77,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             if not math.isfinite(metrics.get(name, 0.0)):
                 self.failure = f"{name} is {metrics[name]} after epoch {epoch + 1}"
         if self.failure or answer is Answer.STOP:
-            self.model.stop_training = True
+            self.model.stop_training = self.stopped = True
             return
         if value is not None and self._order.direction.better(value, self.progress.best):
             self.progress.best, self.progress.best_weights = value, self.model.get_weights()
@@ -91,7 +93,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_end(self, logs: Any = None) -> None:
         wanted = self._saves and (self._order.schedule.last or self.suspended)
-        if wanted and self.progress.epoch > self._saved_epoch and not self.failure:
+        if wanted and self.progress.epoch > self._saved_epoch and not self.stopped:
             self._save()
 
     def _save(self) -> None:

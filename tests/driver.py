@@ -23,6 +23,7 @@ from hpo.protocol import (
     WorkerInfo,
     WorkerRow,
 )
+from hpo.pruners import NoPruner, Pruner
 from hpo.samplers.base import Sampler
 from hpo.samplers.random import RandomSampler
 from hpo.space import SearchSpace
@@ -108,8 +109,11 @@ class Driver:
     sampler's answers wait for :meth:`think`.
     """
 
-    def __init__(self, rules: Rules, sampler: type[Sampler], study: Study) -> None:
+    def __init__(
+        self, rules: Rules, sampler: type[Sampler], study: Study, pruner: type[Pruner] = NoPruner
+    ) -> None:
         self.rules, self.sampler_class, self.study = rules, sampler, study
+        self.pruner_class = pruner
         self.clock, self.books = Clock(), Books()
         self.slow = False
         self.start()
@@ -127,6 +131,7 @@ class Driver:
             stored,
             list(self.books.workers.values()),
             crew=self.books.crew,
+            pruner=self.pruner_class(self.rules.direction, 9, self.rules.seed),
         )
         self.settle()
 
@@ -196,9 +201,9 @@ def rules(
     return Rules(wanted, "loss", direction, seed, "engine", "sampler", "digest", LEASE_S, **limits)
 
 
-def a_driver(**changes: Any) -> Driver:
+def a_driver(pruner: type[Pruner] = NoPruner, **changes: Any) -> Driver:
     own = rules(**changes)
-    return Driver(own, RandomSampler, a_study(own.direction))
+    return Driver(own, RandomSampler, a_study(own.direction), pruner)
 
 
 def a_busy_worker(**changes: Any) -> tuple[Driver, Grant]:

@@ -331,7 +331,7 @@ def test_an_end_is_acknowledged_again_and_a_strangers_is_not() -> None:
     driver.start()
     assert before == (driver.end(grant), driver.books)
     assert driver.do("ended", "9999", fence, True) is Verdict.LOST
-    assert driver.report(grant, 2, loss=0.1) is Verdict.LOST
+    assert driver.report(grant, 2, loss=0.1) is Verdict.STOP
 
 
 def test_a_result_that_comes_after_the_last_lost_attempt_is_refused() -> None:

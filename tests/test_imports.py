@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
         "attempts",
         "link",
     },
-    {"ledger", "samplers"},
+    {"ledger", "samplers", "pruners"},
     {"coordinator", "run"},
     {
         "runner",

@@ -28,6 +28,7 @@ from hpo.protocol import (
     Stop,
     Verdict,
 )
+from hpo.pruners import AshaPruner, NoPruner, Pruner
 from hpo.samplers.base import Sampler
 from hpo.samplers.grid import GridSampler
 from hpo.samplers.random import RandomSampler
@@ -63,6 +64,7 @@ class Search(RuleBasedStateMachine):
     """
 
     sampler: type[Sampler] = RandomSampler
+    pruner: type[Pruner] = NoPruner
     wanted = 6
 
     @initialize(retries=st.integers(0, 2))
@@ -75,7 +77,7 @@ class Search(RuleBasedStateMachine):
             same_error=10**6,
             without_workers_s=1e9,
         )
-        self.driver = Driver(own, self.sampler, a_study())
+        self.driver = Driver(own, self.sampler, a_study(), self.pruner)
         self.driver.books.crew = Crew(3)
         self.driver.start()
         self.size = 3
@@ -175,6 +177,11 @@ class Search(RuleBasedStateMachine):
             verdict = self.driver.report(grant, step, loss=loss)
             if repeated:
                 assert self.driver.report(grant, step, loss=loss) is verdict
+            last = self.driver.books.latest()[grant.attempt.record.trial_id]
+            if verdict is Verdict.STOP:
+                # Its worker has yet to say that it ended, and may never come to that.
+                assert last.state is TrialState.PRUNED
+                self.acknowledged.setdefault(last.trial_id, last)
             self.check_loss(self.worker(name), grant, verdict)
 
     failures = st.sampled_from([None, Failure.CODE, Failure.OOM, Failure.NAN])
@@ -390,7 +397,13 @@ class GridSearch(Search):
         assert tried == list(SPACE.grid())
 
 
-@pytest.mark.parametrize("machine", [Search, GridSearch])
+class PrunedSearch(Search):
+    """The same where trials are ended early: none of these runs again."""
+
+    pruner = AshaPruner
+
+
+@pytest.mark.parametrize("machine", [Search, GridSearch, PrunedSearch])
 def test_the_invariants_hold_whatever_happens(machine: type[Search]) -> None:
     few = settings(max_examples=150, stateful_step_count=40, deadline=None)
     run_state_machine_as_test(machine, settings=few)

@@ -25,7 +25,7 @@ from hpo.engines.base import check_supported, load_engine
 from hpo.errors import RunError, TuneFleetError, UsageError
 from hpo.ledger import LedgerWriter
 from hpo.lock import Lock
-from hpo.registry import PRUNERS, SAMPLERS, suggest
+from hpo.registry import PRUNERS, SAMPLERS
 from hpo.run import (
     DEFAULT_CHECKPOINT_GB,
     Run,
@@ -150,8 +150,7 @@ def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
     """What was typed, refused here where an engine cannot do it."""
     engine = load_engine(args.engine)
     SAMPLERS.check(args.sampler)
-    if args.pruner not in PRUNERS:
-        raise UsageError(f"unknown pruner {args.pruner!r}: {suggest(args.pruner, PRUNERS)}")
+    PRUNERS.check(args.pruner)
     check_supported(engine, args.sampler, args.pruner)
     return SearchRequest(
         study=str(path),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import abc
 import pathlib
-from collections.abc import Sequence
 from typing import ClassVar
 
 from hpo import env
 from hpo.errors import UsageError
-from hpo.registry import ENGINES, suggest
+from hpo.registry import ENGINES, NO_PRUNER, PRUNERS, SAMPLERS, owner_of, suggest
 from hpo.run import Run
 
 
@@ -17,8 +16,11 @@ class Engine(abc.ABC):
     """Says which processes a search has, and what each does. Launchers start them."""
 
     name: ClassVar[str]
-    samplers: ClassVar[Sequence[str]]
-    pruners: ClassVar[Sequence[str]]
+
+    @property
+    def samplers(self) -> list[str]:
+        """The samplers that it can lead with: everybody's, and those that only it has."""
+        return [name for name in SAMPLERS if owner_of(name) in (None, self.name)]
 
     @abc.abstractmethod
     def roles(self, workers: int) -> list[str]:
@@ -60,13 +62,17 @@ def load_engine(name: str) -> Engine:
 
 
 def check_supported(engine: Engine, sampler: str, pruner: str) -> None:
-    """Raises UsageError, with what is supported, for a pair that the engine cannot do."""
-    for kind, name, known in (
-        ("sampler", sampler, engine.samplers),
-        ("pruner", pruner, engine.pruners),
-    ):
-        if name not in known:
-            raise UsageError(
-                f"engine {engine.name} has no {kind} {name!r}: {suggest(name, known)}; "
-                f"it supports {', '.join(known)}"
-            )
+    """Raises UsageError, with what is supported, for what the engine cannot do together."""
+    known = engine.samplers
+    if sampler not in known:
+        owner = owner_of(sampler) if sampler in SAMPLERS else None
+        where = f"only engine {owner} has it" if owner else suggest(sampler, known)
+        raise UsageError(
+            f"engine {engine.name} has no sampler {sampler!r}: {where}; "
+            f"it supports {', '.join(known)}"
+        )
+    if PRUNERS.check(pruner) != NO_PRUNER and SAMPLERS.load(sampler).decides_epochs:
+        raise UsageError(
+            f"sampler {sampler!r} decides itself which trials go on, so pruner {pruner!r} does not "
+            f"go with it: take --pruner {NO_PRUNER}, or another sampler"
+        )

@@ -12,7 +12,6 @@ from hpo import env
 from hpo.address import joined
 from hpo.crew import worker_ids
 from hpo.engines.base import Engine
-from hpo.registry import SAMPLERS
 from hpo.run import Run
 from hpo.token_file import read
 
@@ -24,8 +23,6 @@ class KerasTunerEngine(Engine):
     """A chief and workers that speak KerasTuner's distributed protocol."""
 
     name = "keras-tuner"
-    samplers = tuple(SAMPLERS)
-    pruners = ("none",)
 
     def roles(self, workers: int) -> list[str]:
         """The chief's id and the workers' ids."""

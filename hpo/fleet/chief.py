@@ -68,7 +68,9 @@ class Chief:
         attempts, workers = list(reader.attempts()), reader.workers()
         spent = Spent(**reader.meta().get(SPENT, {}))
         reader.close()
-        self.coordinator = Coordinator(run.rules, self.clock, attempts, workers, spent, run.crew)
+        self.coordinator = Coordinator(
+            run.rules, self.clock, attempts, workers, spent, run.crew, run.pruner()
+        )
         self.weights = WeightsStore(run.weights)
         self.checkpoints = CheckpointStore(run.checkpoints, run.checkpoint_gb * 1e9)
         records = [attempt.record for attempt in attempts]

@@ -13,7 +13,7 @@ import grpc
 from hpo.coordinator import Phase
 from hpo.errors import PlaceError
 from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
-from hpo.fleet.calls import Context, fence_of, held, known, sender
+from hpo.fleet.calls import Context, abort_if_lost, fence_of, held, known, sender
 from hpo.fleet.chief import Chief
 from hpo.protocol import Verdict, WorkerInfo
 from hpo.trial import Failure
@@ -147,9 +147,11 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
 
     async def SendLog(self, request: fleet_pb2.LogRequest, context: Context) -> Any:
         """Keeps the end of a trial's log."""
-        attempt = await held(self._chief, request.trial_id, context)
-        record = attempt.record
-        path = self._chief.run.trial_log(record.trial_id, record.attempt)
+        # A trial that was pruned has ended already.
+        number = self._chief.coordinator.number_of(request.trial_id, fence_of(context))
+        if number is None:
+            return await abort_if_lost(Verdict.LOST, context)
+        path = self._chief.run.trial_log(request.trial_id, number)
         await asyncio.to_thread(path.write_bytes, request.text[-wire.LOG_BYTES :])
         return wire.to_verdict(Verdict.GO_ON)
 

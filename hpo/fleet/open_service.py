@@ -58,7 +58,10 @@ class OpenOracleService(OracleService):
         if attempt is None:
             return wire.service.UpdateTrialResponse(trial=wire.stopped_trial(request.trial_id))
         report = Report(int(request.step) + 1, dict(request.metrics))
-        await self._chief.apply(lambda c: c.reported(request.trial_id, attempt.fence, report))
+        # It says so once, when it has trained to the end.
+        await self._chief.apply(
+            lambda c: c.reported(request.trial_id, attempt.fence, report, final=True)
+        )
         return wire.service.UpdateTrialResponse(trial=wire.to_stock_trial(attempt.record))
 
     async def EndTrial(self, request: Any, context: Context) -> Any:

@@ -54,6 +54,8 @@ class Sampler(abc.ABC):
     version: ClassVar[str] = "1"
     # Whether a search without a number of trials means all of them.
     exhaustive: ClassVar[bool] = False
+    # Whether it says of each trial how long it trains, so that a pruner has no say.
+    decides_epochs: ClassVar[bool] = False
     # Whether it goes on from points that it did not propose.
     takes_given: ClassVar[bool] = True
 

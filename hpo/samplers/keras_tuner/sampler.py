@@ -162,6 +162,7 @@ class KtHyperband(_OneNameEach):
     """
 
     oracle = "HyperbandOracle"
+    decides_epochs = True
     exhaustive = True
     takes_given = False
 
