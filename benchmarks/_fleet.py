@@ -31,7 +31,7 @@ def make_run(
     runs: pathlib.Path, run_id: str, *, sampler: str = "random", trials: int = 10**9
 ) -> Run:
     """A run of the study that computes nothing, which no process serves yet."""
-    study = read_study(NOOP, os.environ)
+    study = read_study(NOOP, os.environ).study
     request = SearchRequest(
         study=str(NOOP),
         study_digest=study.digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo.engines.base import check_supported, load_engine
 from hpo.errors import UsageError
@@ -12,9 +12,13 @@ from hpo.reachable import unreachable
 from hpo.registry import ENGINES, PRUNERS, SAMPLERS
 from hpo.study import Form, Study
 
+if TYPE_CHECKING:
+    from hpo.probe import Reading
 
-def checkup(study: Study, path: pathlib.Path) -> dict[str, Any]:
+
+def checkup(reading: Reading, path: pathlib.Path) -> dict[str, Any]:
     """The object that ``check --json`` prints; see docs/check.md."""
+    study = reading.study
     endless = _without_levels(study)
     # A plain function counts its own steps.
     fitted = study.form == Form.KERAS
@@ -33,6 +37,7 @@ def checkup(study: Study, path: pathlib.Path) -> dict[str, Any]:
             "without_levels": endless,
         },
         "inactive": [parameter.name for parameter in unreachable(study.space)],
+        "warnings": reading.warnings,
         "supported": supported(),
     }
 

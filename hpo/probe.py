@@ -6,10 +6,11 @@ light, and a fork server that starts later stays free of operations.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from hpo import child
 from hpo.discovery import discover
@@ -17,23 +18,40 @@ from hpo.errors import SpaceError, StudyError, TuneFleetError
 from hpo.hyperparameters import to_hyperparameters
 from hpo.space import SearchSpace
 from hpo.study import Form, Study, StudyModule, blame
+from hpo.told import checked
 from hpo.trial import Metrics
 
 
-def read_study(path: pathlib.Path, environ: Mapping[str, str], debug: bool = False) -> Study:
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """A study that can be searched, and ``warnings`` of what will probably go wrong in it."""
+
+    study: Study
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The reading as JSON; :meth:`from_json` gives an equal one back."""
+        return {"study": self.study.to_json(), "warnings": self.warnings}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """A reading from what :meth:`to_json` gave."""
+        return cls(Study.from_json(row["study"]), row["warnings"])
+
+
+def read_study(path: pathlib.Path, environ: Mapping[str, str], debug: bool = False) -> Reading:
     """The study in the file ``path``, read by a child process.
 
     Raises StudyError or SpaceError for what is wrong with the file, DataError for its data.
     """
-    reply = child.ask("hpo.probe", [str(path)], environ, debug)
-    return Study.from_json(reply["study"])
+    return Reading.from_json(child.ask("hpo.probe", [str(path)], environ, debug))
 
 
-def probe(path: pathlib.Path) -> Study:
-    """The study in the file ``path``, read in this process; raises what is wrong with it."""
-    module = StudyModule(path)
+def probe(module: StudyModule) -> Reading:
+    """The study of ``module``, read in this process; raises what is wrong with it."""
+    path, reported = module.path, set[str]()
     if module.form == Form.FUNCTION:
-        space = discover(lambda hp: _until_first_report(module, hp))
+        space = discover(lambda hp: _until_first_report(module, hp, reported))
     else:
         space = discover(lambda hp: _build(module, hp))
     if not space.tunable:
@@ -45,15 +63,31 @@ def probe(path: pathlib.Path) -> Study:
     space.grid({name: study.grid[name] for name in study.grid} | _any_level(space, study))
     if module.form == Form.KERAS:
         _check_one_batch(module, space)
-    return study
+        return Reading(study, [])
+    return Reading(study, _doubts(module, reported))
+
+
+def _doubts(module: StudyModule, reported: set[str]) -> list[str]:
+    """No reason to refuse: the objective may come in a later report, or be returned."""
+    if module.objective in reported:
+        return []
+    names = ", ".join(sorted(reported)) or "no metric"
+    return [
+        f"{module.path.name}: the first report of evaluate(hp, report) gives {names} and not the "
+        f"objective {module.objective!r}: unless a later report or what it returns has that, every "
+        "trial fails: report it, or set OBJECTIVE"
+    ]
 
 
 class _FirstReport(BaseException):
     """Ends ``evaluate`` at its first report, past a person's own ``except Exception``."""
 
 
-def _until_first_report(module: StudyModule, hp: Any) -> None:
+def _until_first_report(module: StudyModule, hp: Any, reported: set[str]) -> None:
+    """Calls ``evaluate`` up to its first report, whose metrics' names go to ``reported``."""
+
     def report(step: int, metrics: Metrics) -> NoReturn:
+        reported.update(checked(step, metrics).metrics)
         raise _FirstReport
 
     try:
@@ -132,4 +166,4 @@ def _any_level(space: SearchSpace, study: Study) -> dict[str, list[Any]]:
 
 
 if __name__ == "__main__":
-    child.answer(sys.argv[1], lambda: {"study": probe(pathlib.Path(sys.argv[2])).to_json()})
+    child.answer(sys.argv[1], lambda: probe(StudyModule(pathlib.Path(sys.argv[2]))).to_json())

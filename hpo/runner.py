@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import random
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hpo import memory
@@ -15,10 +15,8 @@ from hpo.inputs import Inputs, prepare, skip_epochs
 from hpo.link import Link, Outcome, TrialOrder
 from hpo.space import SearchSpace
 from hpo.study import Form, StudyModule, metrics_of
-from hpo.trial import Answer, Failure, Params, Report
-
-# Called after each step; answers whether to go on.
-ReportFn = Callable[[Report], Answer]
+from hpo.told import ReportFn, Told
+from hpo.trial import Failure, Params
 
 
 def run_trial(
@@ -144,25 +142,17 @@ def set_up_tensorflow(seed: int) -> None:
 
 
 def _run_function(module: StudyModule, order: TrialOrder, report: ReportFn) -> Outcome:
-    steps: list[Report] = []
-
-    def tell(step: int, metrics: Mapping[str, Any]) -> bool:
-        """What a study's ``evaluate`` calls as ``report``."""
-        if isinstance(step, bool) or not isinstance(step, int) or step < 1:
-            raise StudyError(f"report(step={step!r}, ...): steps are integers that start at 1")
-        steps.append(Report(step, metrics_of(metrics, f"report({step}, ...)")))
-        return bool(report(steps[-1])) and (order.epochs is None or step < order.epochs)
-
+    told = Told(order, report)
     hp = to_hyperparameters(order.space, order.params)
-    answered = module.evaluate(hp, tell)
-    _check_declared(hp, order.space, module)
-    if not steps:
-        raise StudyError("evaluate(hp, report) ended without a report: call report(1, metrics)")
-    final = steps[-1].metrics | metrics_of(answered, "evaluate(hp, report)")
-    if final != steps[-1].metrics:
-        # What is returned is the last word on the last step.
-        report(Report(steps[-1].step, final))
-    return Outcome()
+    try:
+        answered = module.evaluate(hp, told)
+        _check_declared(hp, order.space, module)
+        told.last_word(metrics_of(answered, "evaluate(hp, report)"))
+    except Exception:
+        # Code that goes on with a NaN often stumbles over it.
+        if not told.failure:
+            raise
+    return Outcome(Failure.NAN, told.failure) if told.failure else Outcome()
 
 
 def _check_declared(hp: Any, space: SearchSpace, module: StudyModule) -> None:

@@ -31,6 +31,7 @@ LAYERS: list[set[str]] = [
         "checkpoint_store",
         "attempts",
         "link",
+        "told",
     },
     {"ledger", "samplers", "pruners"},
     {"coordinator", "run"},

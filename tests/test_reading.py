@@ -733,6 +733,7 @@ def test_check_describes_a_study(tmp_path: pathlib.Path) -> None:
     assert found["inactive"] == ["never", "neither"]
     # Of kind a: depth 1 and 3 once each, depth 2 twice; of kind b one; all at two rates.
     assert found["grid"] == {"points": 10, "without_levels": []}
+    assert found["warnings"] == []
     assert found["supported"]["keras-tuner"]["grid"] == ["none"]
 
 
@@ -756,10 +757,38 @@ def evaluate(hp, report):
     report(1, {"height": hp.Float("x", 0.0, 1.0)})
 """
 
+LATE_METRIC = """
+def evaluate(hp, report):
+    hp.Float("x", 0.0, 1.0)
+    report(1, {"warmth": 0.5})
+    return {"val_accuracy": 0.5}
+"""
+
+
+def test_check_and_run_warn_of_an_objective_that_is_not_in_the_first_report(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "late.py"
+    path.write_text(LATE_METRIC)
+    done = launch("check", str(path), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    (warning,) = strict(done.stdout)["warnings"]
+    assert "gives warmth and not the objective 'val_accuracy'" in warning
+    assert warning.split()[-1] in launch("check", str(path)).stdout
+    # It is no reason to refuse a search, in which the objective may still come.
+    done = launch("run", str(path), "--trials", "1", "--runs", str(tmp_path / "runs"))
+    assert (done.returncode, done.stderr) == (0, f"launch.py: {warning}\n")
+
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("x = 1\n", "neither form"), ("x = (\n", "does not parse"), (UNKNOWN_METRIC, "DIRECTION")],
+    [
+        ("x = 1\n", "neither form"),
+        ("x = (\n", "does not parse"),
+        (UNKNOWN_METRIC, "DIRECTION"),
+        (LATE_METRIC.replace("(1,", "(0,"), "start at 1"),
+        (LATE_METRIC.replace("0.5", "'much'"), "not a number"),
+    ],
 )
 def test_check_refuses_what_cannot_be_searched(tmp_path: pathlib.Path, text: str, why: str) -> None:
     path = tmp_path / "wrong.py"

@@ -130,20 +130,48 @@ def test_a_point_outside_the_space_never_trains(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_what_a_function_reports_is_checked(tmp_path: pathlib.Path, call: str, said: str) -> None:
-    text = f"OBJECTIVE = 'loss'\ndef evaluate(hp, report):\n    hp.Int('n', 1, 4)\n    {call}\n"
-    outcome, _ = run(tmp_path, text, {"n": 1})
+    outcome, _ = run(tmp_path, evaluate(call), {"n": 1})
     assert outcome.failure is Failure.CODE
     assert said in (outcome.error or "")
 
 
 def test_what_is_returned_is_the_last_word_on_the_last_step(tmp_path: pathlib.Path) -> None:
-    text = "OBJECTIVE = 'loss'\ndef evaluate(hp, report):\n    hp.Int('n', 1, 4)\n" + (
-        "    report(1, {'loss': 3, 'a': 1}); report(2, {'loss': 2, 'a': 2})\n"
-        "    return {'loss': 1}\n"
-    )
-    outcome, reports = run(tmp_path, text, {"n": 1})
+    begin = "report(1, {'loss': 3, 'a': 1}); report(2, {'loss': 2, 'a': 2})"
+    outcome, reports = run(tmp_path, evaluate(begin, "return {'loss': 1}"), {"n": 1})
     assert outcome.failure is None
     assert reports[-1] == Report(2, {"loss": 1.0, "a": 2.0})
+
+
+def evaluate(*lines: str) -> str:
+    """A plain function with these lines."""
+    return "OBJECTIVE = 'loss'\ndef evaluate(hp, report):\n    hp.Int('n', 1, 4)\n" + "".join(
+        f"    {line}\n" for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    "later",
+    ["report(2, {'loss': 1.0})", "report(3, {'loss': 1.0})", "return {'loss': 1}", "1 / 0"],
+)
+@pytest.mark.parametrize("bad", ["nan", "-inf"])
+def test_a_nan_stands_whatever_is_said_after_it(
+    tmp_path: pathlib.Path, bad: str, later: str
+) -> None:
+    text = evaluate("report(1, {'loss': 3})", f"assert not report(2, {{'loss': '{bad}'}})", later)
+    outcome, reports = run(tmp_path, text, {"n": 1})
+    assert outcome == Outcome(Failure.NAN, f"loss is {bad} at step 2")
+    assert [(r.step, str(r.metrics["loss"])) for r in reports] == [(1, "3.0"), (2, bad)]
+
+
+def test_steps_go_forward_and_the_same_one_again_replaces(tmp_path: pathlib.Path) -> None:
+    forward = ["report(1, {'loss': 3})", "report(4, {'loss': 2})", "report(4, {'loss': 5})"]
+    outcome, reports = run(tmp_path, evaluate(*forward, "return {}"), {"n": 1})
+    assert outcome.failure is None
+    assert [(r.step, r.metrics["loss"]) for r in reports] == [(1, 3), (4, 2), (4, 5)]
+    outcome, reports = run(tmp_path, evaluate(*forward, "report(3, {'loss': 1})"), {"n": 1})
+    assert outcome.failure is Failure.CODE
+    assert "report(3, ...) came after report(4, ...)" in (outcome.error or "")
+    assert len(reports) == 3
 
 
 def _arrays(count: int) -> tuple[Any, Any]:

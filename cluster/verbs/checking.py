@@ -76,7 +76,7 @@ def _grid_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
         rows = [("grid", f"{found['grid']['points']} points")]
     for name in found["inactive"]:
         rows.append(("warning", f"{name!r} is never active: its parent never has such a value"))
-    return rows
+    return rows + [("warning", text) for text in found["warnings"]]
 
 
 def doctor(args: argparse.Namespace) -> int:

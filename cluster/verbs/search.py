@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import time
 from typing import Any
 
@@ -207,7 +208,10 @@ def _create(
     from hpo.probe import read_study
 
     environ = {**os.environ, **env.data_variables(spec.data_dir)}
-    study: Study = read_study(path, environ, args.debug)
+    reading = read_study(path, environ, args.debug)
+    for warning in reading.warnings:
+        print(f"launch.py: {warning}", file=sys.stderr)
+    study: Study = reading.study
     study = dataclasses.replace(study, epochs=request.epochs or study.epochs)
     sampler = SAMPLERS.load(request.sampler)
     sampler.check(study)
