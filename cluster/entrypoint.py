@@ -7,10 +7,11 @@ import logging
 import os
 import pathlib
 import sys
+import threading
 
 from hpo import env
 from hpo.child import end_own_group
-from hpo.engines.base import load_engine
+from hpo.engines.base import Engine, load_engine
 from hpo.errors import TuneFleetError, UsageError
 from hpo.run import Run
 
@@ -21,6 +22,24 @@ def set_up_logging() -> None:
     """Events go to standard error, dated."""
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form)
+
+
+def _wait(engine: Engine, study: pathlib.Path) -> None:
+    """Imports the study, and reads it if that is asked for, until there is a role."""
+    reader = os.environ.pop(env.READ_TO, None)
+    engine.prepare(study)
+    if reader:
+        # Beside waiting for the role: whoever started this process may also vanish.
+        threading.Thread(target=_read_study, args=(study, int(reader)), daemon=True).start()
+    _hear_role()
+
+
+def _read_study(study: pathlib.Path, fd: int) -> None:
+    from hpo.probe import question
+    from hpo.trial_process import TrialProcesses
+
+    with os.fdopen(fd, "w") as out:
+        out.write(TrialProcesses(study).ask(question))
 
 
 def _hear_role() -> None:
@@ -48,8 +67,7 @@ def main(engine_name: str, what: str) -> int:
     try:
         engine = load_engine(engine_name)
         if os.environ.pop(env.AWAIT_ROLE, None):
-            engine.prepare(pathlib.Path(what))
-            _hear_role()
+            _wait(engine, pathlib.Path(what))
         role = env.role()
         if role is None:
             raise UsageError(f"{env.TUNER_ID} is not set: this process has no role")

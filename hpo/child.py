@@ -55,29 +55,40 @@ def ask(
             f"{arguments[0]} ended the process that read it (status {child.returncode}): look for "
             "an exit, a crash or too much memory at import or in the model; see --debug"
         )
-    reply: dict[str, Any] = json.loads(text)
-    if "error" not in reply:
-        return reply
+    return understood(text, debug)
+
+
+def understood(text: str, debug: bool = False) -> dict[str, Any]:
+    """What a child said by :func:`reply`; an error that it raised is raised here."""
+    said: dict[str, Any] = json.loads(text)
+    if "error" not in said:
+        return said
     if debug:
-        sys.stderr.write(reply["traceback"])
-    kind: type[TuneFleetError] = getattr(errors, reply["error"], PlaceError)
-    raise kind(reply["message"])
+        sys.stderr.write(said["traceback"])
+    kind: type[TuneFleetError] = getattr(errors, said["error"], PlaceError)
+    raise kind(said["message"])
 
 
 def answer(fd: str, make: Callable[[], dict[str, Any]]) -> NoReturn:
     """In the child: answers with what ``make`` gives, or with the error it raises; then ends."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+    text = reply(make)
+    with os.fdopen(int(fd), "w") as out:
+        out.write(text)
+    # Interpreters with TensorFlow in them take long to leave, or hang.
+    os._exit(0)
+
+
+def reply(make: Callable[[], dict[str, Any]]) -> str:
+    """What ``make`` gives, or the error it raises, for :func:`understood` elsewhere."""
     try:
-        reply = make()
+        said = make()
     except Exception as error:
         known = isinstance(error, TuneFleetError)
         name = type(error).__name__ if known else "StudyError"
         message = str(error) if known else repr(error)
-        reply = {"error": name, "message": message, "traceback": traceback.format_exc()}
-    with os.fdopen(int(fd), "w") as out:
-        json.dump(reply, out)
-    # Interpreters with TensorFlow in them take long to leave, or hang.
-    os._exit(0)
+        said = {"error": name, "message": message, "traceback": traceback.format_exc()}
+    return json.dumps(said)
 
 
 def end_own_group() -> NoReturn:

@@ -43,6 +43,9 @@ DEFAULT_GRACE_S = 30.0
 # Set for a worker that imports its study first and hears on standard input which one it is.
 AWAIT_ROLE = "TUNEFLEET_AWAIT_ROLE"
 
+# Set for one of those besides: the file descriptor to which it says what the study is.
+READ_TO = "TUNEFLEET_READ_TO"
+
 CHIEF_ID = "chief"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 

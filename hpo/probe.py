@@ -47,8 +47,12 @@ def read_study(path: pathlib.Path, environ: Mapping[str, str], debug: bool = Fal
     return Reading.from_json(child.ask("hpo.probe", [str(path)], environ, debug))
 
 
-def probe(module: StudyModule) -> Reading:
-    """The study of ``module``, read in this process; raises what is wrong with it."""
+def question(module: StudyModule) -> dict[str, Any]:
+    """The reading of ``module``, in this process, as JSON; raises what is wrong with it."""
+    return _probe(module).to_json()
+
+
+def _probe(module: StudyModule) -> Reading:
     path, reported = module.path, set[str]()
     if module.form == Form.FUNCTION:
         space = discover(lambda hp: _until_first_report(module, hp, reported))
@@ -166,4 +170,4 @@ def _any_level(space: SearchSpace, study: Study) -> dict[str, list[Any]]:
 
 
 if __name__ == "__main__":
-    child.answer(sys.argv[1], lambda: probe(StudyModule(pathlib.Path(sys.argv[2]))).to_json())
+    child.answer(sys.argv[1], lambda: question(StudyModule(pathlib.Path(sys.argv[2]))))

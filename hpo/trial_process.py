@@ -18,13 +18,14 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from hpo import env, preload
+from hpo import child, env, preload
 from hpo.errors import PlaceError
 from hpo.link import Outcome, TrialOrder
 from hpo.runner import run_trial
+from hpo.study import StudyModule
 from hpo.trial import Answer, Failure, Report
 
 # The child says this instead of an outcome where a fork cannot run the study.
@@ -70,6 +71,9 @@ class Died:
 Message = Reported | Offered | Saved | Resumed | Outcome | Died
 
 
+Question = Callable[[StudyModule], dict[str, Any]]
+
+
 class TrialProcesses:
     """Starts trials of one study, one after another, from a fork server made for it.
 
@@ -89,6 +93,20 @@ class TrialProcesses:
         from multiprocessing import forkserver
 
         forkserver.ensure_running()
+
+    def ask(self, question: Question) -> str:
+        """The answer to ``question`` about the study, as :func:`hpo.child.reply` gives it.
+
+        It is computed in a fork of the server. Empty where that cannot be, or died of it:
+        a process of its own may do better, or knows what to say.
+        """
+        ours, theirs = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_answer, args=(theirs, question))
+        process.start()
+        theirs.close()
+        with contextlib.suppress(EOFError):
+            return str(ours.recv())
+        return ""
 
     def start(self, order: TrialOrder, log: pathlib.Path, scratch: pathlib.Path) -> TrialProcess:
         """A running trial; its output goes to the file ``log``."""
@@ -175,6 +193,16 @@ def _main(
             outcome = run_trial(module, order, _ToAgent(conn), scratch)
     conn.send(outcome)
     # Interpreters with TensorFlow in them take long to leave, or hang; all is said by now.
+    os._exit(0)
+
+
+def _answer(conn: multiprocessing.connection.Connection[Any, Any], question: Question) -> None:
+    """A process that answers one question about the study."""
+    _end_with_agent()
+    if not preload.ran_operations():
+        with _output_to(pathlib.Path(os.devnull)):
+            text = child.reply(lambda: question(preload.study()))
+        conn.send(text)
     os._exit(0)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from cluster.plan import JobPlan, ProcessPlan
+from hpo import env
 from hpo.address import from_here, joined
 from hpo.crew import EXIT_DISMISSED, Crew
 from hpo.engines.base import load_engine
@@ -37,23 +38,38 @@ _SENT_AWAY = (0, 75)
 
 
 class Reserve:
-    """Workers that import a study while it is still being read, for the run that follows.
+    """Workers that import a study before there is a run, for the run that follows.
 
-    Used as a context: who was not called up by the end of it is ended.
+    The first of them also reads it, since it has imported what that takes. Used as a
+    context: who was not called up by the end of it is ended.
     """
 
     def __init__(self, plans: Sequence[ProcessPlan]) -> None:
         self._plans = plans
         self._waiting: list[_Process] = []
+        self._reading: IO[str] | None = None
 
     def __enter__(self) -> Reserve:
         try:
-            for plan in self._plans:
-                self._waiting.append(_start(plan))
+            for number, plan in enumerate(self._plans):
+                self._waiting.append(self._start_reader(plan) if number == 0 else _start(plan))
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _start_reader(self, plan: ProcessPlan) -> _Process:
+        receiving, sending = os.pipe()
+        self._reading = os.fdopen(receiving)
+        told = {**plan.environment, env.READ_TO: str(sending)}
+        try:
+            return _start(dataclasses.replace(plan, environment=told), keep_open=[sending])
+        finally:
+            os.close(sending)
+
+    def read(self) -> str:
+        """The study as :func:`hpo.child.reply` says it; empty if nobody here could read it."""
+        return self._reading.read() if self._reading else ""
 
     def __exit__(self, *_: object) -> None:
         for process in self._waiting:
@@ -61,6 +77,8 @@ class Reserve:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.popen.pid, signal.SIGKILL)
             process.popen.wait()
+        if self._reading:
+            self._reading.close()
 
     def call_up(self, number: int, plan: JobPlan, port: int) -> _Process | None:
         """The ``number``-th worker of ``plan``, told its role; None if none is waiting."""
@@ -325,7 +343,11 @@ class _Supervisor:
                 process.popen.wait()
 
 
-def _start(plan: ProcessPlan, deaths: collections.deque[float] | None = None) -> _Process:
+def _start(
+    plan: ProcessPlan,
+    deaths: collections.deque[float] | None = None,
+    keep_open: Sequence[int] = (),
+) -> _Process:
     """Starts a process in a session of its own: a terminal's Ctrl-C is for `run` alone."""
     try:
         output: IO[bytes] = plan.log.open("ab")
@@ -339,6 +361,7 @@ def _start(plan: ProcessPlan, deaths: collections.deque[float] | None = None) ->
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=keep_open,
         )
     return _Process(plan, popen, collections.deque(maxlen=_DEATHS) if deaths is None else deaths)
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster import options
 from cluster.devices import Devices, gpus_here, most_workers, share
@@ -21,6 +21,7 @@ from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
 from hpo import address, env, tls, token_file
 from hpo.attempts import retried
+from hpo.child import understood
 from hpo.crew import Crew
 from hpo.engines.base import check_supported, load_engine
 from hpo.errors import RunError, TuneFleetError, UsageError
@@ -42,6 +43,9 @@ from hpo.schedule import EVERY_TWO_MINUTES
 from hpo.status import is_live
 from hpo.study import Study, digest_of, find_study
 from hpo.trial import Params
+
+if TYPE_CHECKING:
+    from hpo.probe import Reading
 
 DEFAULT_LEASE_S = 30.0
 # How long a worker by hand looks for its chief's run: reading a study takes that a while.
@@ -69,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     waiting = [waiting_worker(request.engine, path, spec, own) for own in early]
     with local.Reserve([] if role else waiting) as reserve:
         try:
-            found = _create(args, request, path, spec)
+            found = _create(args, request, path, spec, reserve)
         except RunError:
             found = _existing(args, request)
             if found is None:
@@ -203,12 +207,13 @@ def _existing(args: argparse.Namespace, request: SearchRequest) -> Run | None:
 
 
 def _create(
-    args: argparse.Namespace, request: SearchRequest, path: pathlib.Path, spec: ClusterSpec
+    args: argparse.Namespace,
+    request: SearchRequest,
+    path: pathlib.Path,
+    spec: ClusterSpec,
+    reserve: local.Reserve,
 ) -> Run:
-    from hpo.probe import read_study
-
-    environ = {**os.environ, **env.data_variables(spec.data_dir)}
-    reading = read_study(path, environ, args.debug)
+    reading = _read(path, spec, args.debug, reserve)
     for warning in reading.warnings:
         print(f"launch.py: {warning}", file=sys.stderr)
     study: Study = reading.study
@@ -228,6 +233,17 @@ def _create(
         "workers": spec.workers,
     }
     return create_run(args.runs, args.id or new_id(study), request, study, path, meta)
+
+
+def _read(path: pathlib.Path, spec: ClusterSpec, debug: bool, reserve: local.Reserve) -> Reading:
+    """The study at ``path``, read by a waiting worker where there is one that can."""
+    from hpo.probe import Reading, read_study
+
+    # What the study prints is shown by a process of its own alone.
+    if text := "" if debug else reserve.read():
+        return Reading.from_json(understood(text))
+    environ = {**os.environ, **env.data_variables(spec.data_dir)}
+    return read_study(path, environ, debug)
 
 
 def _forget_if_never_begun(found: Run) -> None:
