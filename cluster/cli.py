@@ -56,6 +56,7 @@ def _logs(parser: Parser) -> None:
     _one_run(parser)
     parser.add_argument("which", nargs="?", metavar="TRIAL", help="a trial's or a worker's id")
     parser.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    options.json_output(parser)
 
 
 def _stop(parser: Parser) -> None:
@@ -110,7 +111,7 @@ VERBS = {
     "list": Verb("reading", "the runs there are", options.json_output),
     "status": Verb("reading", "where a run stands", _read_run),
     "trials": Verb("reading", "a row for each attempt", _read_run),
-    "watch": Verb("reading", "follow a run live", _one_run),
+    "watch": Verb("reading", "follow a run live", _read_run),
     "best": Verb("reading", "the winner and its test figures", _best),
     "export": Verb("exporting", "the winner's model, with how it came about", _export),
     "logs": Verb("reading", "the chief's, a worker's or a trial's log", _logs),

@@ -7,6 +7,7 @@ import pathlib
 import sys
 import time
 
+from cluster import tables
 from hpo.errors import RunError
 from hpo.registry import suggest
 from hpo.run import Run
@@ -74,21 +75,54 @@ def _of_trial(run: Run, record: TrialRecord) -> Log:
     return Log(path, absent, over=record.state.ended, error=record.error or "")
 
 
-def show(run: Run, name: str, follow: bool) -> None:
+class _Plain:
+    """Copies a log's bytes to standard output as they come."""
+
+    def write(self, chunk: bytes) -> None:
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+    def close(self) -> None:
+        sys.stdout.buffer.flush()
+
+
+class _Json:
+    """Prints an object for each line of a log, once the line is whole or the last."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._begun = b""
+
+    def write(self, chunk: bytes) -> None:
+        *whole, self._begun = (self._begun + chunk).split(b"\n")
+        for line in whole:
+            self._print(line)
+
+    def close(self) -> None:
+        if self._begun:
+            self._print(self._begun)
+        self._begun = b""
+
+    def _print(self, line: bytes) -> None:
+        tables.print_json({"source": self._source, "line": line.decode(errors="replace")})
+
+
+def show(run: Run, name: str, follow: bool, as_json: bool = False) -> None:
     """Copies a log to standard output; with ``follow`` as it comes, until the run ends.
 
     A failed trial's error follows its log. Raises RunError, saying why, where there is no
     log yet.
     """
+    out = _Json(name) if as_json else _Plain()
     log = _wait_for(run, name) if follow else find_log(run, name)
     if log.path.is_file():
-        _copy(run, log, follow)
+        _copy(run, log, follow, out)
     elif not log.over:
         raise RunError(log.absent)
     else:
         print(f"launch.py: {log.absent}", file=sys.stderr)
     if log.error:
-        print(log.error, flush=True)
+        out.write(f"{log.error}\n".encode())
 
 
 def _wait_for(run: Run, name: str) -> Log:
@@ -101,14 +135,14 @@ def _wait_for(run: Run, name: str) -> Log:
         time.sleep(_LOOK_S)
 
 
-def _copy(run: Run, log: Log, follow: bool) -> None:
+def _copy(run: Run, log: Log, follow: bool, out: _Plain | _Json) -> None:
     with log.path.open("rb") as file:
         while True:
             # Asked before the file is read, so that the last words are not missed.
             goes_on = follow and log.grows and is_live(run)
             while chunk := file.read(_CHUNK):
-                sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+                out.write(chunk)
             if not goes_on:
+                out.close()
                 return
             time.sleep(_LOOK_S)

@@ -545,6 +545,25 @@ def test_logs_are_followed_until_the_run_ends(tmp_path: pathlib.Path) -> None:
         assert (chief.returncode, trial.returncode) == (0, 0)
 
 
+def test_logs_as_json_are_an_object_a_line(tmp_path: pathlib.Path, ended: Book) -> None:
+    book = Book(tmp_path / "runs", "talking")
+    log = book.run.logs / "chief.log"
+    log.write_bytes(b"one\ntw")
+    with background("logs", "talking", "-f", "--json", "--runs", str(tmp_path / "runs")) as process:
+        assert process.stdout
+        assert strict(process.stdout.readline()) == {"source": "chief", "line": "one"}
+        with log.open("ab") as file:
+            file.write("o ö\n\n\xff end".encode("latin-1"))
+        assert strict(process.stdout.readline())["line"] == "two \ufffd"
+        book.close()
+        assert [strict(line)["line"] for line in process.stdout] == ["", "\ufffd end"]
+        assert process.wait(timeout=20) == 0
+    done = say("logs", ended, "0001", "--json")
+    rows = [strict(line) for line in done.stdout.splitlines()]
+    assert [row["line"] for row in rows] == TRACEBACK.splitlines()
+    assert {row["source"] for row in rows} == {"0001"}
+
+
 # --- progress and watch ----------------------------------------------------------------
 
 
@@ -640,6 +659,25 @@ def test_watch_follows_a_run_to_its_end(tmp_path: pathlib.Path) -> None:
     assert process.returncode == 75
     for part in ("watched STOPPED: 1 of 10", "best trial 0000: val_accuracy=0.5", "resume watched"):
         assert part in rest
+
+
+def test_watch_as_json_is_a_status_at_each_change(tmp_path: pathlib.Path) -> None:
+    book = Book(tmp_path / "runs", "watched")
+    attempt = book.report(book.start(0), [0.5])
+    with background("watch", "watched", "--json", "--runs", str(tmp_path / "runs")) as process:
+        assert process.stdout
+        first = strict(process.stdout.readline())
+        assert (list(first), first["state"]) == (STATUS_KEYS, "RUNNING")
+        # Nothing is said of time alone.
+        time.sleep(1.5)
+        book.end(attempt)
+        second = strict(process.stdout.readline())
+        assert (first["trials"]["running"], second["trials"]["completed"]) == (1, 1)
+        book.close()
+        (last,) = process.communicate(timeout=20)[0].splitlines()
+    assert (process.returncode, strict(last)["state"]) == (75, "STOPPED")
+    done = say("watch", book, "--json")
+    assert (done.returncode, len(done.stdout.splitlines())) == (75, 1)
 
 
 def test_watch_shows_a_live_table_on_a_terminal(live: Book) -> None:

@@ -23,6 +23,9 @@ from hpo.winner import Winner, remember_test
 _LOOK_S = 0.5
 _SHORT = ("id", "study", "engine", "sampler", "pruner", "state", "trials", "best", "elapsed_s")
 
+# What of a status changes while nothing happens.
+_OF_TIME = ("elapsed_s", "utilization")
+
 
 def list_runs(args: argparse.Namespace) -> int:
     """Prints the runs there are, the oldest first."""
@@ -139,8 +142,26 @@ def _trial_row(record: TrialRecord, live: bool) -> tuple[str, ...]:
 def watch(args: argparse.Namespace) -> int:
     """Follows a run until it ends; answers what the search left with."""
     run = open_run(args.runs, args.run)
+    if args.json:
+        return _follow_as_json(run)
     print(f"run {run.id}", flush=True)
     return follow(run)
+
+
+def _follow_as_json(run: Run) -> int:
+    """Prints the status whenever more of it has changed than the time that has gone by."""
+    shown: dict[str, Any] = {}
+    goes_on = True
+    while goes_on:
+        # Asked first, so that the last object is the status after the end.
+        goes_on = is_live(run)
+        found = status_of(run)
+        if any(found[name] != shown.get(name) for name in found if name not in _OF_TIME):
+            tables.print_json(found)
+            shown = found
+        if goes_on:
+            time.sleep(_LOOK_S)
+    return exit_status(run)
 
 
 def follow(run: Run) -> int:
@@ -189,5 +210,5 @@ def completed(run: Run, winner: Winner | None) -> Winner:
 def logs(args: argparse.Namespace) -> int:
     """Prints the log of the chief, of a worker or of a trial."""
     run = open_run(args.runs, args.run)
-    logs_of_run.show(run, args.which or logs_of_run.CHIEF, args.follow)
+    logs_of_run.show(run, args.which or logs_of_run.CHIEF, args.follow, args.json)
     return 0
