@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from hpo import settings
 from hpo.errors import UsageError
 from hpo.registry import suggest
 from hpo.schedule import Schedule
@@ -65,7 +66,7 @@ def common(parser: Parser) -> None:
 
 def json_output(parser: Parser) -> None:
     """What every reading verb takes."""
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead")
 
 
 def data_dir(parser: Parser) -> None:
@@ -95,6 +96,13 @@ def search(parser: Parser) -> None:
     add("--epochs", type=number(int, 1), metavar="N", help="at most so many epochs a trial")
     add("--train-examples", type=number(int, 1), metavar="N", help="train on so many examples")
     add("--seed", type=number(int, 0, 2**31 - 1), metavar="N", help="0 is a seed (drawn)")
+    add(
+        "--set",
+        type=settings.parse,
+        action="append",
+        metavar="KEY=VALUE",
+        help=f"settings that few need, may be repeated: {settings.described()}",
+    )
     add("--start", type=pathlib.Path, metavar="FILE", help="points to try first, as JSON")
     add("--id", metavar="NAME", help="the run's id (made from the study and the time)")
     add("--checkpoint-every", type=Schedule.parse, metavar="N|Mm", help="epochs or minutes (2m)")

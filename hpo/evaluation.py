@@ -40,7 +40,7 @@ def _evaluate(folder: str, weights: str, point: str) -> dict[str, Any]:
 
 def restore(run: Run, module: StudyModule, chosen: Mapping[str, Any], weights: str) -> Any:
     """The model at the ``params`` and ``seed`` that were ``chosen``, with its kept weights."""
-    set_up_tensorflow(chosen["seed"])
+    set_up_tensorflow(chosen["seed"], run.settings.get("precision"))
     model = build(module, run.study.space, chosen["params"])
     model.load_weights(weights)
     return model

@@ -33,6 +33,7 @@ class TrialOrder:
 
     ``seed`` is the trial's own, ``split_seed`` the run's: every trial of a run validates
     on the same examples. It goes on from ``checkpoint``, if there is one that fits.
+    ``precision`` None leaves it to Keras (see hpo.precision).
     """
 
     trial_id: str
@@ -46,6 +47,7 @@ class TrialOrder:
     space: SearchSpace
     schedule: Schedule = NEVER
     checkpoint: pathlib.Path | None = None
+    precision: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

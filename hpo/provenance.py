@@ -74,7 +74,8 @@ def _training(run: Run, record: TrialRecord) -> dict[str, Any]:
 
 def _threads(device: str) -> int | None:
     """A worker has a thread for each processor it is pinned to; None where none are named."""
-    return device.count(",") + 1 if _CPU_DEVICE.fullmatch(device) else None
+    cpus = device.partition(" ")[0]
+    return cpus.count(",") + 1 if _CPU_DEVICE.fullmatch(cpus) else None
 
 
 def command(run: Run) -> str:
@@ -101,6 +102,8 @@ def command(run: Run) -> str:
     words.append(run.study.name if path.parent == STUDIES_DIR else str(path))
     for name, value in options.items():
         words += [] if value is None else [f"--{name}", str(value)]
+    for name, value in run.settings.items():
+        words += ["--set", f"{name}={value}"]
     return shlex.join(words)
 
 

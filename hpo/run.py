@@ -30,6 +30,7 @@ from hpo.registry import PRUNERS, SAMPLERS, suggest
 from hpo.samplers.base import Sampler
 from hpo.samplers.start import StartingPoints
 from hpo.schedule import Schedule
+from hpo.settings import Settings
 from hpo.study import Study, digest_of, most_steps
 from hpo.trial import Params
 
@@ -46,7 +47,8 @@ class SearchRequest:
     ``trials`` None means the default: ten, or all where the sampler has an end of its own.
     ``epochs`` caps a trial's epochs,
     ``train_examples`` counts after the validation split; None leaves both to the study.
-    ``seed`` None draws one. ``start`` are points that are tried before the sampler's own.
+    ``seed`` None draws one. ``start`` are points that are tried before the sampler's own,
+    ``settings`` those of ``--set`` that decide results.
     """
 
     study: str
@@ -59,6 +61,7 @@ class SearchRequest:
     train_examples: int | None
     seed: int | None
     start: list[Params] | None = None
+    settings: Settings = dataclasses.field(default_factory=dict)
 
     def differences(self, other: SearchRequest) -> list[str]:
         """The fields in which ``other`` is another request; a seed left open fits any."""
@@ -91,6 +94,7 @@ class Run:
         self.schedule = Schedule(**meta.get("schedule", {}))
         self.checkpoint_gb = float(meta.get("checkpoint_gb", DEFAULT_CHECKPOINT_GB))
         self.limits: dict[str, Any] = meta.get("limits", {})
+        self.settings: Settings = self.request.settings | meta.get("settings", {})
         self.crew = Crew.from_meta(meta)
         self.workers = self.crew.size
         # How many its GPUs were enough for at its latest start; None: as many as one likes.
@@ -216,7 +220,8 @@ def create_run(
     """Makes the folder of a new run; it appears whole or not at all.
 
     ``terms`` may change from one start of the run to the next: ``wanted``, how many points
-    are to be tried, ``lease_s``, ``limits`` and ``workers``.
+    are to be tried, ``lease_s``, ``limits``, ``workers`` and those ``settings`` that decide
+    no results.
     Raises RunError if the id is taken, PlaceError if the disk refuses.
     """
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed

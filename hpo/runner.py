@@ -13,6 +13,7 @@ from hpo.errors import StudyError
 from hpo.hyperparameters import to_hyperparameters
 from hpo.inputs import Inputs, prepare, skip_epochs
 from hpo.link import Link, Outcome, TrialOrder
+from hpo.precision import apply as apply_precision
 from hpo.space import SearchSpace
 from hpo.study import Form, StudyModule, metrics_of
 from hpo.told import ReportFn, Told
@@ -82,7 +83,7 @@ def _fit(module: StudyModule, order: TrialOrder, link: Link, scratch: pathlib.Pa
     # It brings Keras in, which this module's importers do without.
     from hpo.watch import Watch
 
-    set_up_tensorflow(order.seed)
+    set_up_tensorflow(order.seed, order.precision)
     model = build(module, order.space, order.params)
     data = inputs_of(module, order.params, order)
     hp = to_hyperparameters(order.space, order.params)
@@ -92,7 +93,7 @@ def _fit(module: StudyModule, order: TrialOrder, link: Link, scratch: pathlib.Pa
     else:
         if order.checkpoint and not watch.go_on_from(order.checkpoint, model):
             # It may be half of another one by now.
-            set_up_tensorflow(order.seed)
+            set_up_tensorflow(order.seed, order.precision)
             model = build(module, order.space, order.params)
         if not watch.progress.ended:
             _create_optimizer_state(model)
@@ -140,13 +141,14 @@ def epochs_of(module: StudyModule, order: TrialOrder) -> int:
     return min(int(tuned), order.epochs) if order.epochs else int(tuned)
 
 
-def set_up_tensorflow(seed: int) -> None:
+def set_up_tensorflow(seed: int, precision: str | None = None) -> None:
     """Seeds and settings that make a trial repeatable and leave room on a shared GPU."""
     import keras
     import tensorflow as tf
 
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+    apply_precision(precision)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 

@@ -32,6 +32,8 @@ LAYERS: list[set[str]] = [
         "attempts",
         "link",
         "told",
+        "precision",
+        "settings",
     },
     {"ledger", "samplers", "pruners"},
     {"coordinator", "run"},

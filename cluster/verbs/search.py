@@ -19,7 +19,7 @@ from cluster.entrypoint import set_up_logging
 from cluster.launchers import local
 from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
-from hpo import address, env, tls, token_file
+from hpo import address, env, precision, settings, tls, token_file
 from hpo.attempts import retried
 from hpo.child import understood
 from hpo.crew import Crew
@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     _check_place(role.host if role else args.host, args.insecure)
     found = _existing(args, request)
     spec = ClusterSpec.from_options(args, workers=found.workers if found else DEFAULT_WORKERS)
+    if not role:
+        _check_precision(request.settings, spec)
     if found:
         return _lead_or_search(found, role, spec, args.debug, local.Reserve([]))
     devices = _devices(spec)
@@ -94,6 +96,7 @@ def resume(args: argparse.Namespace) -> int:
     if _limits(args):
         found = _with_meta(found, {"limits": {**found.limits, **_limits(args)}})
     spec = ClusterSpec.from_options(args, workers=found.workers)
+    _check_precision(found.settings, spec)
     return _search(found, spec, args.debug, local.Reserve([]))
 
 
@@ -105,6 +108,7 @@ def retry(args: argparse.Namespace) -> int:
     spec = ClusterSpec.from_options(args, workers=found.workers)
     _check_place(args.host, args.insecure)
     _devices(spec)
+    _check_precision(found.settings, spec)
     _queue_failed(found)
     if _limits(args):
         found = _with_meta(found, {"limits": {**found.limits, **_limits(args)}})
@@ -116,6 +120,12 @@ def _check_place(host: str, insecure: bool) -> None:
     address.check(host, insecure)
     if not address.is_loopback(host):
         tls.given_identity()
+
+
+def _check_precision(chosen: settings.Settings, spec: ClusterSpec) -> None:
+    """Raises UsageError where the workers here would only compute in it by software."""
+    has_gpu = bool(gpus_here()) and spec.gpus_per_worker != 0
+    precision.check_here(chosen.get("precision"), has_gpu)
 
 
 def _queue_failed(found: Run) -> None:
@@ -168,6 +178,7 @@ def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
         train_examples=args.train_examples,
         seed=args.seed,
         start=_starting_points(args),
+        settings=settings.together(args.set, decides_results=True),
     )
 
 
@@ -220,6 +231,8 @@ def _create(
     study = dataclasses.replace(study, epochs=request.epochs or study.epochs)
     sampler = SAMPLERS.load(request.sampler)
     sampler.check(study)
+    others = settings.together(args.set, decides_results=False)
+    settings.check_study(request.settings | others, study)
     if request.start:
         start = in_space(args.start, request.start, study.space)
         request = dataclasses.replace(request, start=start)
@@ -231,6 +244,7 @@ def _create(
         "schedule": dataclasses.asdict(args.checkpoint_every or EVERY_TWO_MINUTES),
         "checkpoint_gb": DEFAULT_CHECKPOINT_GB if room is None else room,
         "workers": spec.workers,
+        "settings": others,
     }
     return create_run(args.runs, args.id or new_id(study), request, study, path, meta)
 

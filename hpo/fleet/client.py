@@ -18,6 +18,7 @@ from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
 from hpo.fleet.channel import open_channel, wrong_end
 from hpo.protocol import Verdict
 from hpo.schedule import Schedule
+from hpo.settings import Settings
 from hpo.study import Study
 from hpo.trial import Answer, Failure, Params, Report
 from hpo.weights import Incoming
@@ -54,6 +55,7 @@ class Terms:
     epochs: int | None
     train_examples: int | None
     schedule: Schedule
+    settings: Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +129,7 @@ class ChiefClient:
                 seconds=reply.checkpoint_s if reply.HasField("checkpoint_s") else None,
                 last=reply.checkpoint_last,
             ),
+            settings=dict(reply.settings),
         )
 
     def create_trial(self, worker_id: str) -> Granted | Stopped | None:

@@ -1,6 +1,8 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -43,7 +45,14 @@ class JoinRequest(_message.Message):
     def __init__(self, host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., study_digest: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("lease_s", "study", "split_seed", "epochs", "train_examples", "checkpoint_epochs", "checkpoint_s", "checkpoint_last")
+    __slots__ = ("lease_s", "study", "split_seed", "epochs", "train_examples", "checkpoint_epochs", "checkpoint_s", "checkpoint_last", "settings")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     LEASE_S_FIELD_NUMBER: _ClassVar[int]
     STUDY_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SEED_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +61,7 @@ class JoinReply(_message.Message):
     CHECKPOINT_EPOCHS_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_S_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_LAST_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     lease_s: float
     study: str
     split_seed: int
@@ -60,7 +70,8 @@ class JoinReply(_message.Message):
     checkpoint_epochs: int
     checkpoint_s: float
     checkpoint_last: bool
-    def __init__(self, lease_s: _Optional[float] = ..., study: _Optional[str] = ..., split_seed: _Optional[int] = ..., epochs: _Optional[int] = ..., train_examples: _Optional[int] = ..., checkpoint_epochs: _Optional[int] = ..., checkpoint_s: _Optional[float] = ..., checkpoint_last: _Optional[bool] = ...) -> None: ...
+    settings: _containers.ScalarMap[str, str]
+    def __init__(self, lease_s: _Optional[float] = ..., study: _Optional[str] = ..., split_seed: _Optional[int] = ..., epochs: _Optional[int] = ..., train_examples: _Optional[int] = ..., checkpoint_epochs: _Optional[int] = ..., checkpoint_s: _Optional[float] = ..., checkpoint_last: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class BeatRequest(_message.Message):
     __slots__ = ()

@@ -15,6 +15,7 @@ from hpo.errors import PlaceError
 from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
 from hpo.fleet.calls import Context, abort_if_lost, fence_of, held, known, sender
 from hpo.fleet.chief import Chief
+from hpo.precision import in_record
 from hpo.protocol import Verdict, WorkerInfo
 from hpo.trial import Failure
 from hpo.weights import Incoming
@@ -38,7 +39,8 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                 "give it the file that the run began with",
             )
         worker_id, incarnation = sender(context)
-        info = WorkerInfo(worker_id, incarnation, request.host, request.pid, request.device)
+        device = in_record(request.device, run.settings.get("precision"))
+        info = WorkerInfo(worker_id, incarnation, request.host, request.pid, device)
         await self._chief.apply(lambda c: c.joined(info))
         log.info("worker %s joined from %s (pid %d)", worker_id, request.host, request.pid)
         return fleet_pb2.JoinReply(
@@ -50,6 +52,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             checkpoint_epochs=self._chief.schedule.epochs,
             checkpoint_s=self._chief.schedule.seconds,
             checkpoint_last=self._chief.schedule.last,
+            settings=run.settings,
         )
 
     async def Beat(self, request: fleet_pb2.BeatRequest, context: Context) -> Any:

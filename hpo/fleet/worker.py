@@ -33,6 +33,7 @@ from hpo.fleet.client import (
     UnknownError,
 )
 from hpo.link import Outcome, TrialOrder
+from hpo.precision import check_here
 from hpo.protocol import Verdict
 from hpo.study import digest_of
 from hpo.token_file import Secret
@@ -137,6 +138,8 @@ class Worker:
         device = os.environ.get(env.DEVICE) or "cpu"
         digest = digest_of(self._study_file)
         terms = self._client.join(socket.gethostname(), os.getpid(), device, digest)
+        # `run` has looked at its own host; this may be another.
+        check_here(terms.settings.get("precision"), has_gpu="gpu:" in device)
         log.info("joined as %s on %s", self._id, device)
         return terms
 
@@ -255,6 +258,7 @@ def _order(granted: Granted, terms: Terms, checkpoint: pathlib.Path | None) -> T
         space=terms.study.space,
         schedule=terms.schedule,
         checkpoint=checkpoint,
+        precision=terms.settings.get("precision"),
     )
 
 

@@ -1,0 +1,71 @@
+"""What `--set KEY=VALUE` can set: settings that few need, a row each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from hpo import precision
+from hpo.errors import UsageError
+from hpo.registry import suggest
+from hpo.study import Study
+
+Settings = dict[str, str]
+
+
+def _any_study(value: str, study: Study) -> None:
+    return
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One key. ``parse`` answers the value as it is kept, ``check_study`` whether it goes with
+    a study; both raise UsageError. What ``decides_results`` makes another search of it.
+    """
+
+    values: str
+    help: str
+    parse: Callable[[str], str]
+    check_study: Callable[[str, Study], None] = _any_study
+    decides_results: bool = True
+
+
+SETTINGS = {
+    "precision": Setting(
+        "|".join(precision.CHOICES),
+        "the numbers a Keras model computes in (float32)",
+        precision.parse,
+        precision.check_study,
+    )
+}
+
+
+def parse(text: str) -> tuple[str, str]:
+    """The key and the value in ``KEY=VALUE``; raises UsageError, saying what is near."""
+    key, equals, value = text.partition("=")
+    if key not in SETTINGS:
+        raise UsageError(f"--set {text}: unknown key {key!r}: {suggest(key, SETTINGS)}")
+    if not equals:
+        raise UsageError(f"--set {text}: give a value, {key}={SETTINGS[key].values}")
+    return key, SETTINGS[key].parse(value)
+
+
+def together(pairs: Iterable[tuple[str, str]] | None, decides_results: bool) -> Settings:
+    """Of what was typed that which does or does not decide results; each key once."""
+    found: Settings = {}
+    for key, value in pairs or ():
+        if found.setdefault(key, value) != value:
+            raise UsageError(f"--set {key} was given as {found[key]} and as {value}: give one")
+    return {k: v for k, v in found.items() if SETTINGS[k].decides_results == decides_results}
+
+
+def check_study(settings: Settings, study: Study) -> None:
+    """Raises UsageError for a setting that does not go with ``study``."""
+    for key, value in settings.items():
+        SETTINGS[key].check_study(value, study)
+
+
+def described() -> str:
+    """All keys for the help of the command line."""
+    rows = (f"{key}={row.values}, {row.help}" for key, row in SETTINGS.items())
+    return "; ".join(rows)
