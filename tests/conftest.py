@@ -12,6 +12,9 @@ import pytest
 
 from tests.live import LiveRun
 
+# Fixtures that several files share.
+pytest_plugins = ("tests.books", "tests.ledgers", "tests.strangers")
+
 
 def pytest_configure() -> None:
     """A shell's background job ignores Ctrl-C, and so would all that the tests start."""

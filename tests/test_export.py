@@ -18,8 +18,8 @@ import pytest
 
 from hpo.run import Run
 from hpo.study import Form
+from tests.books import KERAS, Book, save_weights
 from tests.live import ROOT, LiveRun, launch, wait_until
-from tests.test_reading import KERAS, Book, save_weights
 
 # Whoever opens the model has Keras, and nothing of this project but the data.
 OPEN = """

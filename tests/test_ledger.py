@@ -1,20 +1,14 @@
-"""The ledger: real files, processes that are killed, disks that are full, runs made whole."""
+"""The ledger: what goes in comes out, and outlives a kill."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
-import os
 import pathlib
 import random
-import shutil
 import signal
-import sqlite3
-import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,21 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo import ledger
-from hpo.errors import LedgerError, PlaceError, RunError
-from hpo.ledger import LedgerReader, LedgerWriter
+from hpo.errors import RunError
+from hpo.ledger import LedgerWriter
 from hpo.lock import Lock
-from hpo.parameter import Kind, Parameter
 from hpo.protocol import Attempt, StoreAttempt, StoreReport, StoreWorker, WorkerInfo, WorkerRow
-from hpo.run import Run, SearchRequest, create_run, list_runs, open_run
-from hpo.space import SearchSpace
 from hpo.trial import Failure, Report, TrialRecord, TrialState
-from tests import spaces
+from tests.ledgers import META, ROOT, a_record, reading, stored, writing
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-META = {"request": {"sampler": "random"}, "wanted": None, "name": "zwölf"}
 KILLS = 24
 NUMBERS = itertools.count()
-
 # A chief in small: goes on with what the ledger holds, a whole trial in each transaction, and
 # acknowledges each in one line. After `sys.argv[2]` trials it waits for the end of its input.
 CHIEF = """
@@ -62,52 +50,6 @@ for n in itertools.count(first):
     writer.commit(effects, 0.0).result()
     print(n, flush=True)
 """
-
-
-@pytest.fixture
-def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A folder with the ledger of a run that has not begun."""
-    ledger.create(tmp_path, META)
-    return tmp_path
-
-
-@contextlib.contextmanager
-def writing(folder: pathlib.Path) -> Iterator[LedgerWriter]:
-    writer = LedgerWriter(folder)
-    try:
-        yield writer
-    finally:
-        writer.close()
-
-
-@contextlib.contextmanager
-def reading(folder: pathlib.Path) -> Iterator[LedgerReader]:
-    with contextlib.closing(LedgerReader(folder)) as reader:
-        yield reader
-
-
-def a_record(number: int = 0, **changes: Any) -> TrialRecord:
-    fields: dict[str, Any] = {
-        "trial_id": f"{number:04d}",
-        "attempt": 1,
-        "state": TrialState.RUNNING,
-        "params": {"x": 0.1},
-        "engine": "e",
-        "sampler": "s",
-        "sampler_impl": "i",
-        "seed": 1,
-        "study_digest": "d",
-        "asked_seq": number,
-    }
-    return TrialRecord(**{**fields, **changes})
-
-
-def stored(number: int = 0, **changes: Any) -> StoreAttempt:
-    return StoreAttempt(Attempt(a_record(number, **changes)))
-
-
-# --- what goes in comes out ---------------------------------------------------------------
-
 _TEXT = st.text(max_size=8)
 _TIME = st.none() | st.floats(0, 4e9)
 _NUMBER = st.integers(0, 2**31 - 1)
@@ -262,9 +204,6 @@ def test_closing_writes_what_is_queued(folder: pathlib.Path) -> None:
         assert len(reader.records()) == 50
 
 
-# --- kill -9 ------------------------------------------------------------------------------
-
-
 class Chief:
     """A process that writes to the ledger in ``folder`` until it is killed."""
 
@@ -342,235 +281,3 @@ def test_a_reader_sees_what_another_process_writes(folder: pathlib.Path) -> None
             assert len(late.records()) == 5
     with reading(folder) as reader:
         assert len(reader.records()) == 5
-
-
-# --- a place that fails -------------------------------------------------------------------
-
-# Writes until the disk, here a limit on the size of a file, is full; then there is space again.
-FULL = """
-import pathlib, resource, sys
-from hpo.errors import LedgerError
-from hpo.ledger import LedgerWriter
-from hpo.protocol import Attempt, StoreAttempt
-from hpo.trial import TrialRecord, TrialState
-writer = LedgerWriter(pathlib.Path(sys.argv[1]))
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
-def write(n):
-    record = TrialRecord(f"{n:04d}", 1, TrialState.RUNNING, {}, "e", "s", "i", 0, "d",
-                         error="x" * 9000, asked_seq=n)
-    writer.commit([StoreAttempt(Attempt(record))], 0.0).result()
-    print(n, flush=True)
-try:
-    for n in range(1000):
-        write(n)
-except LedgerError as error:
-    print(error, file=sys.stderr)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-try:
-    write(1000)
-except LedgerError:
-    writer.close()
-    sys.exit(3)
-"""
-
-# Gives up the power over files that root has, and then tries what it is told to.
-POWERLESS = """
-import os, pathlib, sys
-from hpo.errors import TuneFleetError
-from hpo.ledger import LedgerReader, LedgerWriter
-folder = pathlib.Path(sys.argv[2])
-if os.getuid() == 0:
-    os.setuid(65534)
-try:
-    if sys.argv[1] == "read":
-        print(len(LedgerReader(folder).records()))
-    else:
-        writer = LedgerWriter(folder)
-        writer.submit([("DELETE FROM attempts", ())]).result()
-except TuneFleetError as error:
-    print(error, file=sys.stderr)
-    sys.exit(error.exit_status)
-"""
-
-
-def python(code: str, *arguments: str | pathlib.Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def test_a_full_disk_acknowledges_nothing_and_loses_nothing(folder: pathlib.Path) -> None:
-    done = python(FULL, folder)
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert str(folder / ledger.FILE) in done.stderr
-    assert "then `launch.py resume`" in done.stderr
-    acknowledged = [int(line) for line in done.stdout.split()]
-    # Not even the write that came when there was space: the one before it is missing.
-    assert 1000 not in acknowledged and len(acknowledged) > 5
-    with reading(folder) as reader:
-        assert [record.asked_seq for record in reader.records()] == acknowledged
-    with writing(folder) as writer:
-        writer.commit([stored(1000)], 0.0).result()
-
-
-def test_what_cannot_be_stored_is_an_error_and_not_a_silence(folder: pathlib.Path) -> None:
-    for bad in (stored(error="\udc80"), stored(epochs=2**64)):
-        with writing(folder) as writer, pytest.raises(LedgerError, match=r"ledger\.db"):
-            writer.commit([bad], 0.0).result(timeout=10)
-
-
-@pytest.fixture
-def public() -> Iterator[pathlib.Path]:
-    """A folder that everybody can read and enter, with the ledger of a finished run."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        ledger.create(folder, META)
-        with writing(folder) as writer:
-            writer.commit([stored(n) for n in range(3)], 0.0).result()
-        yield folder
-        folder.chmod(0o755)
-
-
-def test_a_folder_that_cannot_be_written_is_still_read(public: pathlib.Path) -> None:
-    for file in public.iterdir():
-        file.chmod(0o444)
-    public.chmod(0o555)
-    assert python(POWERLESS, "read", public).stdout == "3\n"
-    refused = python(POWERLESS, "write", public)
-    assert refused.returncode == 3
-    assert refused.stderr.startswith(f"cannot write {public / ledger.LOCK}: Permission denied")
-
-
-def test_a_file_that_cannot_be_written_is_an_error(public: pathlib.Path) -> None:
-    public.chmod(0o777)
-    (public / ledger.LOCK).chmod(0o666)
-    (public / ledger.FILE).chmod(0o444)
-    refused = python(POWERLESS, "write", public)
-    assert refused.returncode == 3
-    assert f"the ledger {public / ledger.FILE}: " in refused.stderr
-    assert "writable" in refused.stderr
-
-
-@pytest.mark.parametrize("use", [LedgerReader, LedgerWriter])
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"This is no database, however long it is." * 100, "damaged"),
-        (b"", "format 0 and this program reads format"),
-    ],
-)
-def test_a_file_that_is_no_ledger_is_called_so(
-    tmp_path: pathlib.Path, use: Any, content: bytes, message: str
-) -> None:
-    (tmp_path / ledger.FILE).write_bytes(content)
-    with pytest.raises(LedgerError, match=rf"ledger\.db.*{message}"):
-        use(tmp_path)
-    assert not Lock.held(tmp_path / ledger.LOCK)
-
-
-@pytest.mark.parametrize("use", [LedgerReader, LedgerWriter])
-def test_another_format_is_refused(folder: pathlib.Path, use: Any) -> None:
-    with contextlib.closing(sqlite3.connect(folder / ledger.FILE)) as db:
-        db.execute("PRAGMA user_version = 99")
-    with pytest.raises(LedgerError, match=f"format 99 .* reads format {ledger.SCHEMA}"):
-        use(folder)
-    assert not Lock.held(folder / ledger.LOCK)
-
-
-@pytest.mark.parametrize("use", [LedgerReader, LedgerWriter])
-def test_where_there_is_no_ledger_there_is_no_run(tmp_path: pathlib.Path, use: Any) -> None:
-    with pytest.raises(RunError, match=f"no run in {tmp_path}"):
-        use(tmp_path)
-    assert not Lock.held(tmp_path / ledger.LOCK)
-
-
-def test_a_ledger_cut_short_is_an_error(folder: pathlib.Path) -> None:
-    with writing(folder) as writer:
-        writer.commit([stored(n, error="x" * 2000) for n in range(50)], 0.0).result()
-    os.truncate(folder / ledger.FILE, 40_000)
-    with pytest.raises(LedgerError, match="damaged"), reading(folder) as reader:
-        reader.records()
-
-
-# --- a run appears whole or not at all ----------------------------------------------------
-
-STUDY = spaces.a_study(SearchSpace([Parameter("n", Kind.INT, low=1, high=4, step=1)]))
-TERMS = {"wanted": 4, "lease_s": 30.0, "trial_timeout_s": None, "workers": 2}
-
-
-def a_request(**changes: Any) -> SearchRequest:
-    fields: dict[str, Any] = {field.name: None for field in dataclasses.fields(SearchRequest)}
-    fields |= {"study": "made-up", "study_digest": "0" * 64, "engine": "keras-tuner"}
-    fields |= {"sampler": "random", "pruner": "none", "trials": 4}
-    return SearchRequest(**{**fields, **changes})
-
-
-@pytest.fixture
-def study_file(tmp_path: pathlib.Path) -> pathlib.Path:
-    path = tmp_path / "made_up.py"
-    path.write_text("def evaluate(hp, report): ...\n")
-    return path
-
-
-def test_a_run_has_all_it_needs(tmp_path: pathlib.Path, study_file: pathlib.Path) -> None:
-    runs = tmp_path / "deep" / "runs"
-    made = create_run(runs, "mine", a_request(), STUDY, study_file, TERMS)
-    found = open_run(runs, "mine")
-    assert os.listdir(runs) == ["mine"]
-    assert (found.study, found.request) == (STUDY, made.request)
-    assert (found.wanted, found.lease_s) == (4, 30.0)
-    assert (found.folder / "study.py").read_bytes() == study_file.read_bytes()
-    assert 0 <= found.seed < 2**31
-    assert create_run(runs, "zero", a_request(seed=0), STUDY, study_file, TERMS).seed == 0
-
-
-def test_the_token_is_the_owners_alone(tmp_path: pathlib.Path, study_file: pathlib.Path) -> None:
-    before = os.umask(0)
-    try:
-        runs = [
-            create_run(tmp_path / "runs", name, a_request(), STUDY, study_file, TERMS)
-            for name in ("one", "two")
-        ]
-    finally:
-        os.umask(before)
-    assert [stat.S_IMODE(run.token_file.stat().st_mode) for run in runs] == [0o600, 0o600]
-    assert len(runs[0].token) >= 32
-    assert runs[0].token != runs[1].token
-
-
-def test_an_id_that_is_taken_is_refused_and_stays_as_it_is(
-    tmp_path: pathlib.Path, study_file: pathlib.Path
-) -> None:
-    runs = tmp_path / "runs"
-    first = create_run(runs, "mine", a_request(seed=1), STUDY, study_file, TERMS)
-    token = first.token
-    with pytest.raises(RunError, match="'mine'"):
-        create_run(runs, "mine", a_request(seed=2), STUDY, study_file, TERMS)
-    assert os.listdir(runs) == ["mine"]
-    assert (Run(first.folder).seed, Run(first.folder).token) == (1, token)
-
-
-def test_a_run_that_cannot_be_made_leaves_nothing_behind(
-    tmp_path: pathlib.Path, study_file: pathlib.Path
-) -> None:
-    runs = tmp_path / "runs"
-    with pytest.raises(PlaceError, match=r"cannot make .*mine"):
-        create_run(runs, "mine", a_request(), STUDY, tmp_path / "gone.py", TERMS)
-    assert os.listdir(runs) == []
-    with pytest.raises(PlaceError, match="cannot make"):
-        create_run(study_file, "mine", a_request(), STUDY, study_file, TERMS)
-
-
-def test_what_a_kill_left_of_a_run_that_was_being_made_is_no_run(
-    tmp_path: pathlib.Path, study_file: pathlib.Path
-) -> None:
-    runs = tmp_path / "runs"
-    made = create_run(runs, "mine", a_request(), STUDY, study_file, TERMS)
-    shutil.copytree(made.folder, runs / ".mine-2.0badcafe")
-    assert [run.id for run in list_runs(runs)[0]] == ["mine"]
-    with pytest.raises(RunError, match=r"no run 'mine-2' .* did you mean 'mine'"):
-        open_run(runs, "mine-2")

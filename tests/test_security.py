@@ -1,4 +1,4 @@
-"""Strangers, impostors, certificates and networks that are cut: real processes and sockets."""
+"""Strangers are refused, and a worker gives its token to no impostor."""
 
 from __future__ import annotations
 
@@ -6,79 +6,28 @@ import contextlib
 import os
 import pathlib
 import re
-import shutil
 import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import grpc
-import psutil
 import pytest
 
-from hpo import env, tls, token_file
+from hpo import tls, token_file
 from hpo.address import host_of
-from hpo.errors import RefusedError
 from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
 from hpo.fleet.channel import open_channel
 from hpo.fleet.client import ChiefClient, Granted
-from hpo.run import Run, open_run
+from hpo.run import open_run
 from hpo.study import digest_of
 from hpo.token_file import Secret
 from hpo.trial import Report
-from tests import certificates
-from tests.by_hand import STUDY, HandMade, free_port
-from tests.live import ROOT, LiveRun, environment, launch, wait_until
-from tests.network import Network, ip
-from tests.test_bad_input import refused
-
-Start = Callable[..., LiveRun]
-SLOW = str(STUDY)
-
-
-@pytest.fixture(scope="module")
-def beyond() -> Iterator[str]:
-    """An address of this machine that is not loopback."""
-    for addresses in psutil.net_if_addrs().values():
-        for found in addresses:
-            if found.family is socket.AF_INET and not found.address.startswith("127."):
-                yield found.address
-                return
-    ip("link", "add", "tunefleet0", "type", "dummy")
-    try:
-        ip("address", "add", "198.51.100.1/24", "dev", "tunefleet0")
-        ip("link", "set", "tunefleet0", "up")
-        yield "198.51.100.1"
-    finally:
-        ip("link", "delete", "tunefleet0")
-
-
-@pytest.fixture(params=["loopback", "beyond"])
-def host(request: pytest.FixtureRequest, beyond: str) -> str:
-    return beyond if request.param == "beyond" else "127.0.0.1"
-
-
-@pytest.fixture
-def make_chief(tmp_path: pathlib.Path) -> Iterator[Callable[..., HandMade]]:
-    """Starts chiefs by hand at a host, with variables of their own."""
-    made: list[HandMade] = []
-
-    def begin(host: str, own: dict[str, str] | None = None, trials: int = 2) -> HandMade:
-        name = f"hand{len(made)}"
-        made.append(HandMade(tmp_path / "runs", name, free_port(host), trials, host, own))
-        return made[-1]
-
-    yield begin
-    for chief in made:
-        chief.process.kill()
-        chief.process.communicate()
-
-
-# --- strangers ----------------------------------------------------------------------------
+from tests.by_hand import STUDY, HandMade
+from tests.live import launch, wait_until
+from tests.strangers import SLOW, Start, worker_by_hand
 
 
 def older_token(runs: pathlib.Path) -> str:
@@ -227,9 +176,6 @@ def test_a_stranger_cannot_fill_the_log(make_chief: Callable[..., HandMade]) -> 
     assert singly <= 10
 
 
-# --- files --------------------------------------------------------------------------------
-
-
 def test_the_token_and_the_key_are_their_owners(
     make_chief: Callable[..., HandMade], beyond: str
 ) -> None:
@@ -269,9 +215,6 @@ def test_on_loopback_again_the_token_file_has_no_certificate(start: Start, beyon
     done = launch("resume", "both", "--runs", str(run.runs))
     assert done.returncode == 0, done.stderr
     assert not token_file.read(file).certificates
-
-
-# --- impostors ----------------------------------------------------------------------------
 
 
 class Impostor:
@@ -326,242 +269,3 @@ def test_a_worker_gives_its_token_to_no_impostor(
     assert impostor.connections
     assert secret.token.encode() not in impostor.heard
     assert not has_tls or impostor.heard == b""
-
-
-def worker_by_hand(
-    host: str, port: int, file: pathlib.Path, name: str = "far-1"
-) -> subprocess.CompletedProcess[str]:
-    """A worker that was started by hand and has left."""
-    own = {**env.Role(name, host, port).to_env(), env.TOKEN_FILE: str(file)}
-    done: subprocess.CompletedProcess[str] = launch(
-        "run", SLOW, "--runs", str(file.parent / "none"), env=own, timeout=60
-    )
-    return done
-
-
-# --- certificates of a person's own -------------------------------------------------------
-
-
-def variables(certificate: certificates.Certificate) -> dict[str, str]:
-    return {env.TLS_CERT: str(certificate.path), env.TLS_KEY: str(certificate.key_path)}
-
-
-def test_a_certificate_of_ones_own(
-    make_chief: Callable[..., HandMade], tmp_path: pathlib.Path, beyond: str
-) -> None:
-    authority = certificates.make(tmp_path, "authority")
-    own = certificates.make(tmp_path, "own", beyond, issuer=authority)
-    chief = make_chief(beyond, variables(own), trials=1)
-    run = chief.run
-    assert not (run.folder / "tls.pem").exists()
-    # The run's token file has the chief's certificate, a person may put the authority's there.
-    chief.joined("by-file").close()
-    trusting = ChiefClient(chief.address, run.token, "w", "1", authority.path.read_text())
-    trusting.join("here", 1, "cpu", digest_of(STUDY))
-    # Nobody who is not asked to trust that authority does.
-    stranger = ChiefClient(chief.address, run.token, "v", "1")
-    with pytest.raises(RefusedError, match="another certificate"):
-        stranger.join("here", 1, "cpu", digest_of(STUDY))
-
-
-def test_an_authority_is_trusted_for_the_right_host_alone(
-    make_chief: Callable[..., HandMade], tmp_path: pathlib.Path, beyond: str
-) -> None:
-    authority = certificates.make(tmp_path, "authority")
-    other = certificates.make(tmp_path, "other", "203.0.113.7", issuer=authority)
-    chief = make_chief(beyond, variables(other), trials=1)
-    token = chief.run.token
-    client = ChiefClient(chief.address, token, "w", "1", authority.path.read_text())
-    with pytest.raises(RefusedError, match="for another host"):
-        client.join("here", 1, "cpu", digest_of(STUDY))
-
-
-# --- bad input ----------------------------------------------------------------------------
-
-
-def test_certificates_that_cannot_be_used(tmp_path: pathlib.Path, beyond: str) -> None:
-    own = certificates.make(tmp_path, "own", beyond)
-    another = certificates.make(tmp_path, "another", beyond)
-    old = certificates.make(tmp_path, "old", beyond, days=-1)
-    garbled = tmp_path / "garbled.pem"
-    garbled.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    cases = [
-        (own.path, None, f"{env.TLS_KEY} not set"),
-        (own.path, another.key_path, "does not open the certificate"),
-        (own.path, tmp_path, "cannot read"),
-        (tmp_path / "none", own.key_path, "cannot read"),
-        (garbled, own.key_path, "no certificate in PEM"),
-        (old.path, old.key_path, "expired"),
-        (certificates.make(tmp_path, "authority").path, own.key_path, "for no host"),
-    ]
-    for path, key, said in cases:
-        named = {env.TLS_CERT: str(path), **({env.TLS_KEY: str(key)} if key else {})}
-        assert said in refused(tmp_path / "runs", "run", SLOW, "--host", beyond, env=named)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        None,
-        "",
-        "short\n",
-        "two words that are no token\n",
-        f"{'t' * 43}\nand something else\n",
-        f"{'t' * 43}\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-        "\x00\xff" * 40,
-    ],
-    ids=["missing", "empty", "short", "words", "more", "garbled certificate", "bytes"],
-)
-def test_a_token_file_that_is_none(tmp_path: pathlib.Path, content: str | None) -> None:
-    file = tmp_path / "token"
-    if content is not None:
-        token_file.write_private(file, content.encode("latin-1"))
-    done = worker_by_hand("127.0.0.1", 9, file)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "token" in done.stderr
-
-
-def test_a_port_in_use_beyond_loopback(tmp_path: pathlib.Path, beyond: str) -> None:
-    with socket.create_server((beyond, 0)) as taken:
-        port = str(taken.getsockname()[1])
-        line = refused(tmp_path / "runs", "run", SLOW, "--host", beyond, "--port", port)
-    assert f"port {port} on {beyond} is in use" in line
-
-
-# --- several hosts ------------------------------------------------------------------------
-
-
-def test_run_says_how_to_join_from_another_host_and_that_works(
-    start: Start, tmp_path: pathlib.Path
-) -> None:
-    slowly = {"SLOW_STEP_S": "0.4"}
-    run = start(
-        "wide", "run", SLOW, "--id", "wide", "--trials", "8", "--host", "0.0.0.0", env=slowly
-    )
-    assert run.process.stdout is not None
-    lines = [run.process.stdout.readline().strip() for _ in range(4)]
-    assert lines[0] == "run wide"
-    words = lines[3].split()
-    given = dict(word.split("=", 1) for word in words if "=" in word)
-    assert given.keys() == {env.TUNER_ID, env.ORACLE_IP, env.ORACLE_PORT, env.TOKEN_FILE}
-    copy = tmp_path / "copy"
-    shutil.copy(lines[2].split()[2].partition(":")[2], copy)
-    done = worker_by_hand(given[env.ORACLE_IP], int(given[env.ORACLE_PORT]), copy)
-    assert done.returncode == 0, done.stderr
-    assert run.wait()[0] == 0
-    assert "far-1" in {row["worker"] for row in run.read("trials")}
-
-
-def test_roles_by_hand_drain_on_ctrl_c(
-    make_chief: Callable[..., HandMade], tmp_path: pathlib.Path
-) -> None:
-    chief = make_chief("127.0.0.1", {"SLOW_STEP_S": "0.4"}, trials=9)
-    run = chief.run
-    worker = _begin_worker(chief.port, run, {"SLOW_STEP_S": "0.4"})
-    try:
-        wait_until(lambda: [r for r in run.reader().records() if r.history], "a trial has begun")
-        worker.send_signal(signal.SIGINT)
-        _, err = worker.communicate(timeout=30)
-        assert worker.returncode == 130, err
-        assert "Traceback" not in err
-    finally:
-        worker.kill()
-        worker.communicate()
-    assert [record.state for record in run.reader().records()][:1] == ["COMPLETED"]
-    chief.process.send_signal(signal.SIGINT)
-    _, err = chief.process.communicate(timeout=30)
-    assert chief.process.returncode == 130, err
-
-
-def _begin_worker(port: int, run: Run, own: dict[str, str]) -> subprocess.Popen[str]:
-    role = env.Role("hand", "127.0.0.1", port).to_env()
-    return subprocess.Popen(
-        [sys.executable, "launch.py", "run", SLOW],
-        cwd=ROOT,
-        env={**os.environ, **role, env.TOKEN_FILE: str(run.token_file), **own},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    try:
-        made = Network(3)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"`ip netns` cannot be used here: {error}")
-    yield made
-    made.close()
-
-
-def test_three_hosts_of_which_one_is_cut_off_for_longer_than_its_lease(
-    network: Network, tmp_path: pathlib.Path
-) -> None:
-    runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
-    for folder in (runs, elsewhere):
-        folder.mkdir()
-    shutil.copy(STUDY, elsewhere / "slow.py")
-    options = ("--id", "net", "--trials", "14", "--lease", "3", "--seed", "1")
-    processes: list[subprocess.Popen[str]] = []
-
-    def begin(number: int, name: str, hidden: pathlib.Path, *arguments: str) -> None:
-        role = env.Role(name, network.address(0), 7777).to_env()
-        # One report, then a while until the trial ends: its end is what comes too late.
-        own = {"SLOW_STEPS": "1", "SLOW_STEP_S": "1.5", **role}
-        if number:
-            own[env.TOKEN_FILE] = str(elsewhere / "token")
-        words = [sys.executable, str(ROOT / "launch.py"), "run", *arguments]
-        processes.append(
-            subprocess.Popen(
-                network.command(number, words, hidden),
-                cwd=elsewhere,
-                env=environment(("--runs", str(runs)), own),
-                stderr=subprocess.PIPE,
-                stdin=subprocess.DEVNULL,
-                text=True,
-            )
-        )
-
-    try:
-        begin(0, "chief", elsewhere, SLOW, "--runs", str(runs), *options)
-        wait_until(lambda: (runs / "net" / "tls.pem").exists(), "the chief")
-        run = Run(runs / "net")
-        wait_until(lambda: run.reader().sessions(), "the chief serves")
-        shutil.copy(run.token_file, elsewhere / "token")
-        begin(1, "far-1", runs, "slow.py")
-        begin(2, "far-2", runs, "slow.py")
-        cut = wait_until(lambda: _running(run, "far-1"), "the worker works")
-        network.plug(1, is_in=False)
-        wait_until(lambda: _completed_by(run, cut, "far-2"), "the other one has done it")
-        network.plug(1, is_in=True)
-        said = [process.communicate(timeout=60)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    assert [process.returncode for process in processes] == [0, 0, 0], said
-    assert f"trial {cut} is no longer ours" in said[1]
-    records = run.reader().records()
-    lost = [record for record in records if record.failure]
-    assert [(r.trial_id, r.worker, r.failure) for r in lost] == [(cut, "far-1", "PREEMPTED")]
-    done = [record.trial_id for record in records if record.state == "COMPLETED"]
-    assert len(done) == len(set(done)) == 14
-    after = [record for record in records if record.worker == "far-1"]
-    assert max(record.started_at or 0 for record in after) > (lost[0].ended_at or 0)
-
-
-def _running(run: Run, worker: str) -> str | None:
-    """The trial in whose middle a worker is."""
-    for record in run.reader().records():
-        if record.worker == worker and record.state == "RUNNING" and record.history:
-            return record.trial_id
-    return None
-
-
-def _completed_by(run: Run, trial_id: str, worker: str) -> bool:
-    return any(
-        (record.trial_id, record.worker, record.state) == (trial_id, worker, "COMPLETED")
-        for record in run.reader().records()
-    )
