@@ -53,6 +53,11 @@ from hpo.trial import Failure, Report, TrialRecord, TrialState
 from hpo.waiting import NOWHERE, Place, Waiting, place_of
 
 
+# So many workers share one point that is ready before it is asked for. A few have none: a
+# point that waits for nobody would only be left over when such a search is stopped.
+_WORKERS_A_SPARE = 4
+
+
 class Phase(enum.StrEnum):
     """Whether new trials are handed out."""
 
@@ -123,6 +128,15 @@ class Coordinator:
         return not self.work_left
 
     @property
+    def worth_asking(self) -> int | None:
+        """How many workers may learn something by asking now; None: all of them."""
+        if self.phase is Phase.DRAINING or not self.work_left or self._queue.choosy:
+            return None
+        if self._reserved or self.crew.dismissed:
+            return None
+        return len(self._queue)
+
+    @property
     def workers(self) -> list[WorkerInfo]:
         """The workers whose lease has not run out."""
         return [worker.row.info for worker in self._leases]
@@ -170,13 +184,16 @@ class Coordinator:
         if not self.work_left:
             return Stop("done")
         if worker_id in self.crew.dismissed:
-            worker.hungry = False
+            self._leases.wants(worker, False)
             return Stop("dismissed")
         waiting = self._take(place_of(worker.row.info))
         if waiting:
-            worker.hungry = False
-            return Grant(self._hand_out(waiting, worker))
-        worker.hungry = True
+            self._leases.wants(worker, False)
+            grant = Grant(self._hand_out(waiting, worker))
+            if self.rules.ahead:
+                self._ask_sampler()
+            return grant
+        self._leases.wants(worker, True)
         self._ask_sampler()
         return Later()
 
@@ -344,13 +361,16 @@ class Coordinator:
         return trial
 
     def _ask_sampler(self) -> None:
-        """Asks for one more point where a worker waits for one; one ask at a time."""
+        """Asks for one more point where a worker waits for one; one ask at a time.
+
+        Where points do not depend on results, some are kept ready for whoever asks next.
+        """
         if self.phase is Phase.DRAINING:
             return
         if self._asking is not None or self._all_created:
             return
-        hungry = sum(worker.hungry for worker in self._leases)
-        if hungry > len(self._queue):
+        ahead = len(self._leases) // _WORKERS_A_SPARE if self.rules.ahead else 0
+        if self._leases.hungry + ahead > len(self._queue):
             self._asking = f"{self._created:04d}"
             self.outbox.append(AskSampler(self._asking))
 

@@ -24,7 +24,6 @@ class LiveWorker:
     deadline: float
     seen_at: float
     fence: int = 0
-    hungry: bool = False
 
     def gone(self) -> WorkerRow:
         """The row of a worker that left: it was last heard of when it was last seen."""
@@ -38,10 +37,26 @@ class Leases:
         self._clock = clock
         self._lease_s = lease_s
         self._live: dict[str, LiveWorker] = {}
+        # Who waits for a trial. Kept, and not counted anew: it is asked for at every event.
+        self._hungry: set[str] = set()
         self._looked = clock.monotonic()
 
     def __iter__(self) -> Iterator[LiveWorker]:
         return iter(list(self._live.values()))
+
+    def __len__(self) -> int:
+        """How many workers live."""
+        return len(self._live)
+
+    @property
+    def hungry(self) -> int:
+        """How many workers wait for a trial."""
+        return len(self._hungry)
+
+    def wants(self, worker: LiveWorker, hungry: bool) -> None:
+        """Notes whether a worker waits for a trial."""
+        change = self._hungry.add if hungry else self._hungry.discard
+        change(worker.row.info.worker_id)
 
     def get(self, worker_id: str | None) -> LiveWorker | None:
         """The live worker of this id."""
@@ -73,12 +88,14 @@ class Leases:
         """A worker that the ledger knows as live gets a whole lease to be heard of again."""
         worker = LiveWorker(row, deadline=0.0, seen_at=0.0)
         self.renew(worker)
+        self.wants(worker, False)
         self._live[row.info.worker_id] = worker
         return worker
 
     def remove(self, worker: LiveWorker) -> None:
         """The worker's lease is over."""
         del self._live[worker.row.info.worker_id]
+        self.wants(worker, False)
 
     def expired(self) -> list[LiveWorker]:
         """Those whose lease has run out. To be called several times within a lease."""

@@ -29,7 +29,7 @@ class Rules:
     tried ``code_retries`` times again, one that runs out of memory ``oom_retries`` times and
     alone. The same error in ``same_error`` trials ends the search, as do ``max_hours`` with
     trials running, ``max_gpu_hours`` of theirs, and ``without_workers_s`` seconds without a
-    worker.
+    worker. With ``ahead`` points are proposed before somebody asks for them.
     """
 
     wanted: int | None
@@ -48,6 +48,7 @@ class Rules:
     max_hours: float | None = None
     max_gpu_hours: float | None = None
     without_workers_s: float = 3600.0
+    ahead: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

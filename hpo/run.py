@@ -139,6 +139,7 @@ class Run:
             sampler=self.request.sampler,
             study_digest=self.study.digest,
             lease_s=self.lease_s,
+            ahead=SAMPLERS.load(self.request.sampler).ignores_results,
         )
 
     def sampler(self) -> Sampler:

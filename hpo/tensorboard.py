@@ -81,6 +81,10 @@ class TensorBoardWriter:
         """One more step; a step that was there already is replaced, as in the ledger."""
         self._update(record, (*record.history, report))
 
+    def update(self, record: TrialRecord, reports: Sequence[Report]) -> None:
+        """An attempt as it is now, with the steps that came since it was last written."""
+        self._update(record, (*record.history, *reports))
+
     def end(self, record: TrialRecord) -> None:
         """The attempt is over. One that ended before is left alone, an unknown one is made."""
         self._update(record, record.history)

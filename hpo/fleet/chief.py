@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 import os
@@ -79,7 +81,9 @@ class Chief:
         self._thinking = concurrent.futures.ThreadPoolExecutor(1, "sampler")
         self._projection = Projection(run, records)
         self._scribe = Scribe(self.ledger, self.clock, self._show, self.fail)
-        self._changed = asyncio.Event()
+        # Those who wait for a trial, in the order in which they came.
+        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: TuneFleetError | None = None
         self._abandoned = False
@@ -97,11 +101,19 @@ class Chief:
         task.add_done_callback(self._done)
 
     async def something_changed(self, timeout_s: float) -> None:
-        """Waits until there may be a trial to hand out, or for ``timeout_s``."""
+        """Waits until there may be a trial to hand out, or for ``timeout_s``.
+
+        Who waits longest is woken first, and only as many as there are trials: a thousand
+        that all ask at every news would keep the chief from everything else.
+        """
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        timer = asyncio.get_running_loop().call_later(timeout_s, _wake, waiter)
         try:
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
-        except TimeoutError:
-            return
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.pop(waiter, None)
 
     def forget_other_weights(self) -> None:
         """Keeps the best trial's weights and those of trials that have not ended."""
@@ -119,6 +131,8 @@ class Chief:
 
     def checkpoint_for(self, record: TrialRecord) -> pathlib.Path | None:
         """What a trial goes on from: its own last checkpoint, or that of whom it follows."""
+        if self.checkpoints.empty:
+            return None
         own = self.checkpoints.latest(record.trial_id)
         if own or record.resume_from is None:
             return own
@@ -164,8 +178,10 @@ class Chief:
         log.info("serving run %s at %s", self.run.id, address)
         await self._settle()
         while not self._may_leave():
-            await self.something_changed(_TICK_S)
+            await self._next_tick()
             await self.apply(lambda coordinator: coordinator.tick())
+            # Whoever was woken may have left with its turn unused.
+            self._notify()
         if self._failure:
             raise self._failure
         if self.coordinator.early_end is EarlyEnd.NO_WORKERS:
@@ -181,6 +197,14 @@ class Chief:
         if self._failure is None:
             self.ledger.end_session(self.clock.wall())
         self.ledger.close()
+
+    async def _next_tick(self) -> None:
+        """Waits for a tick's length, but not where the search is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TICK_S):
+                while not self._may_leave():
+                    self._news.clear()
+                    await self._news.wait()
 
     def _may_leave(self) -> bool:
         if self._failure or self._abandoned:
@@ -251,8 +275,16 @@ class Chief:
             self.fail(TuneFleetError(f"a part of the chief failed: {error!r}"))
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        """Wakes those for whom there may be something."""
+        self._news.set()
+        for waiter in list(itertools.islice(self._waiters, self.coordinator.worth_asking)):
+            del self._waiters[waiter]
+            _wake(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _last_attempts(records: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -2,60 +2,88 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
+import threading
+import time
 from collections.abc import Callable, Sequence
 
 from hpo.protocol import Effect, StoreAttempt, StoreReport
 from hpo.run import Run
-from hpo.tensorboard import TensorBoardWriter
-from hpo.trial import TrialRecord, TrialState
+from hpo.tensorboard import TensorBoardWriter, session_name
+from hpo.trial import Report, TrialRecord, TrialState
 
 log = logging.getLogger("tunefleet.chief")
+
+# From one writing to the next, in seconds and as a multiple of what the last one took: what
+# comes meanwhile is written together, a file at a time, and however many trials there are it
+# takes no more than a small part of a core.
+_PAUSE_S = 0.5
+_PAUSES = 15
 
 
 class Projection:
     """Writes in a thread of its own; a failure there costs no result."""
 
     def __init__(self, run: Run, records: Sequence[TrialRecord]) -> None:
-        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="tensorboard")
+        self._run = run
+        self._records = records
         self._writer: TensorBoardWriter | None = None
-        self._submit(lambda: self._open(run, records))
+        # What is yet to be written of each attempt: its latest record, and steps.
+        self._news: dict[str, tuple[TrialRecord, list[Report]]] = {}
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._write, name="tensorboard")
+        self._thread.start()
 
     def show(self, effects: Sequence[Effect]) -> None:
         """Shows what was just written to the ledger."""
-        shown = [e for e in effects if isinstance(e, StoreAttempt | StoreReport)]
-        if shown:
-            self._submit(lambda: self._show(shown))
+        with self._lock:
+            for effect in effects:
+                if isinstance(effect, StoreReport):
+                    self._note(effect.record, [effect.report])
+                elif isinstance(effect, StoreAttempt):
+                    self._note(effect.attempt.record, [])
 
     def close(self) -> None:
-        """Writes what is queued and closes the files."""
-        self._submit(lambda: self._writer.close() if self._writer else None)
-        self._thread.shutdown()
+        """Writes what is left and closes the files."""
+        self._closing.set()
+        self._thread.join()
 
-    def _open(self, run: Run, records: Sequence[TrialRecord]) -> None:
-        self._writer = TensorBoardWriter(run.tensorboard, run.study)
-        self._writer.restore(records)
-
-    def _show(self, effects: Sequence[Effect]) -> None:
-        if self._writer is None:
+    def _note(self, record: TrialRecord, reports: list[Report]) -> None:
+        if record.state is TrialState.WAITING:
             return
-        for effect in effects:
-            if isinstance(effect, StoreReport):
-                self._writer.report(effect.record, effect.report)
-            elif isinstance(effect, StoreAttempt):
-                record = effect.attempt.record
-                if record.state is TrialState.RUNNING:
-                    self._writer.start(record)
-                elif record.state.ended:
-                    self._writer.end(record)
+        name = session_name(record)
+        earlier = self._news[name][1] if name in self._news else []
+        self._news[name] = (record, earlier + reports)
 
-    def _submit(self, work: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                work()
-            except Exception:
-                # The next event of the same trial writes its file whole again.
-                log.exception("TensorBoard's files fall behind; the ledger has everything")
+    def _write(self) -> None:
+        self._guarded(self._open)
+        pause_s = _PAUSE_S
+        while True:
+            closing = self._closing.wait(pause_s)
+            began = time.monotonic()
+            with self._lock:
+                news, self._news = self._news, {}
+            for record, reports in news.values():
+                self._guarded(self._update, record, reports)
+            if closing:
+                break
+            pause_s = max(_PAUSE_S, _PAUSES * (time.monotonic() - began))
+        if self._writer:
+            self._writer.close()
 
-        self._thread.submit(guarded)
+    def _open(self) -> None:
+        self._writer = TensorBoardWriter(self._run.tensorboard, self._run.study)
+        self._writer.restore(self._records)
+        self._records = ()
+
+    def _update(self, record: TrialRecord, reports: Sequence[Report]) -> None:
+        if self._writer:
+            self._writer.update(record, reports)
+
+    def _guarded(self, work: Callable[..., None], *args: object) -> None:
+        try:
+            work(*args)
+        except Exception:
+            # The next event of the same trial writes its file whole again.
+            log.exception("TensorBoard's files fall behind; the ledger has everything")

@@ -56,6 +56,8 @@ class Sampler(abc.ABC):
     exhaustive: ClassVar[bool] = False
     # Whether it says of each trial how long it trains, so that a pruner has no say.
     decides_epochs: ClassVar[bool] = False
+    # Whether its points depend on no trial's result, so that they can be asked for ahead.
+    ignores_results: ClassVar[bool] = False
     # Whether it goes on from points that it did not propose.
     takes_given: ClassVar[bool] = True
 

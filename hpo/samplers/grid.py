@@ -13,6 +13,7 @@ class GridSampler(Sampler):
     """Walks the grid by index; the index lies in the tag, so a restart goes on exactly."""
 
     exhaustive = True
+    ignores_results = True
     takes_given = False
 
     def __init__(self, study: Study, seed: int) -> None:

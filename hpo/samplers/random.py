@@ -25,6 +25,8 @@ class RandomSampler(Sampler):
     not repeat: neither the workers nor the results change it.
     """
 
+    ignores_results = True
+
     def __init__(self, study: Study, seed: int) -> None:
         super().__init__(study, seed)
         self._used: set[tuple[tuple[str, object], ...]] = set()
