@@ -86,6 +86,8 @@ def ours(folder: pathlib.Path, mark: int, window: int, workers: int) -> Spent:
     Filler(run).fill(run.folder, mark)
     with ChiefProcess(run) as chief:
         address, _ = chief.serving()
+        # Before anybody joins: a lease may be shorter than what a chief does at its start.
+        wait_until_calm(chief.pid)
         fleet = []
         for number in range(workers):
             worker_id = f"worker-{number}"
@@ -93,7 +95,6 @@ def ours(folder: pathlib.Path, mark: int, window: int, workers: int) -> Spent:
             sender = [(wire.WORKER, worker_id), (wire.INCARNATION, "1")]
             metadata = [(wire.AUTHORIZATION, wire.bearer(run.token)), *sender]
             fleet.append(NoopWorker(address, worker_id, metadata))
-        wait_until_calm(chief.pid)
         return per_trial(chief.pid, fleet, window)
 
 

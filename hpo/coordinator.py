@@ -52,7 +52,6 @@ from hpo.samplers.base import Answer, Exhausted, Proposal, Wait, seed_of
 from hpo.trial import Failure, Report, TrialRecord, TrialState
 from hpo.waiting import NOWHERE, Place, Waiting, place_of
 
-
 # So many workers share one point that is ready before it is asked for. A few have none: a
 # point that waits for nobody would only be left over when such a search is stopped.
 _WORKERS_A_SPARE = 4

@@ -24,6 +24,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from hpo import file_system
 from hpo.errors import LedgerError, RunError
 from hpo.lock import Lock
 from hpo.protocol import (
@@ -103,13 +104,14 @@ _ATTEMPT = [
     "lost",
 ]
 
+_DAMAGED = "the file is damaged: see 'A damaged ledger' in docs/operations.md"
 _ADVICE = {
     "database or disk is full": "free some space there, then `launch.py resume`",
     "disk I/O error": "check the disk for space and errors, then `launch.py resume`",
     "attempt to write a readonly database": "make the folder writable",
     "unable to open database file": "make the folder readable and writable",
-    "file is not a database": "the file is damaged: restore it from a copy",
-    "database disk image is malformed": "the file is damaged: restore it from a copy",
+    "file is not a database": _DAMAGED,
+    "database disk image is malformed": _DAMAGED,
 }
 
 # How often a chief that writes notes when it was last there.
@@ -133,7 +135,11 @@ Statement = tuple[str, Sequence[Any]]
 
 
 def create(folder: pathlib.Path, meta: dict[str, Any]) -> None:
-    """Makes the ledger of a new run in ``folder`` with what was asked as ``meta``."""
+    """Makes the ledger of a new run in ``folder`` with what was asked as ``meta``.
+
+    Raises PlaceError where it would not be safe there.
+    """
+    file_system.check(folder)
     with _failing_well(folder / FILE), contextlib.closing(_connect(folder / FILE)) as db:
         db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
         for statement in _meta_statements(meta):
@@ -148,6 +154,8 @@ class LedgerWriter:
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
+        # It may have been made elsewhere and brought here.
+        file_system.check(folder)
         self._path = folder / FILE
         self._lock = Lock(folder / LOCK)
         self._lock.acquire()

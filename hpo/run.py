@@ -20,7 +20,7 @@ import shutil
 import time
 from typing import Any
 
-from hpo import ledger, token_file
+from hpo import file_system, ledger, token_file
 from hpo.crew import Crew
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.lock import Lock
@@ -233,6 +233,8 @@ def create_run(
         **terms,
         "created_at": time.time(),
     }
+    # By the name that was typed, and before anything is made there.
+    file_system.check(runs)
     draft = runs / f".{run_id}.{secrets.token_hex(4)}"
     try:
         runs.mkdir(parents=True, exist_ok=True)
