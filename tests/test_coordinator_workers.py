@@ -239,3 +239,28 @@ def test_every_call_about_a_trial_renews_the_lease() -> None:
             driver.do("tick")
         call()
     assert driver.coordinator.attempt_under(fence)
+
+
+# --- who gets a point, and how soon ---------------------------------------------------------
+
+
+def test_points_are_kept_ready_for_a_crowd_and_not_for_a_few() -> None:
+    few, many = a_driver(wanted=1000, ahead=True), a_driver(wanted=1000, ahead=True)
+    for driver, workers in ((few, 3), (many, 4)):
+        for number in range(workers):
+            driver.join(f"w{number}")
+            assert isinstance(driver.ask(f"w{number}"), Grant)
+    assert len(few.coordinator.pending) == 3
+    assert len(many.coordinator.pending) == 4 + 1
+
+
+def test_as_many_are_woken_as_there_are_trials() -> None:
+    driver = a_driver(wanted=100)
+    for number in range(10):
+        driver.join(f"w{number}")
+    assert isinstance(driver.ask("w0"), Grant)
+    assert driver.coordinator.worth_asking == 0
+    driver.coordinator.left("w0", "1")
+    assert driver.coordinator.worth_asking == 1, "it was put back"
+    driver.coordinator.drain(immediate=False)
+    assert driver.coordinator.worth_asking is None, "all are to hear that it is over"
