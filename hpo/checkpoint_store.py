@@ -43,7 +43,10 @@ class CheckpointStore:
 
     def latest(self, trial_id: str) -> pathlib.Path | None:
         """The trial's newest checkpoint."""
-        return max(self._folder.glob(f"{trial_id}.*{_SUFFIX}"), key=_epoch, default=None)
+        # Not a pattern: this is asked for each trial that is handed out.
+        found = [name for name in os.listdir(self._folder) if name.startswith(f"{trial_id}.")]
+        whole = (self._folder / name for name in found if name.endswith(_SUFFIX))
+        return max(whole, key=_epoch, default=None)
 
     def keep(self, trial_ids: Sequence[str]) -> list[str]:
         """Keeps the newest checkpoint of these trials, the most precious first, under the cap.

@@ -13,12 +13,15 @@ from hpo.fleet.server import start_server
 from hpo.run import Run
 
 _EXIT_DRAINED = 75
+_SWITCH_S = 0.0005
 # As a shell says it: ended by Ctrl-C.
 _EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
 async def lead(run: Run, role: env.Role) -> int:
     """Leads the search of ``run``; answers the exit status once it is over."""
+    # A call waits so long at most for the threads that write, not for Python's 5 ms each time.
+    sys.setswitchinterval(_SWITCH_S)
     chief = Chief(run)
     server = None
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 import os
 import resource
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -22,6 +23,8 @@ from hpo.fleet.oracle_service import OracleService
 from hpo.fleet.refusals import Refusals
 from hpo.token_file import Secret
 
+# How long the message of a call may be on its way before the log says that none came.
+_MESSAGE_S = 3.0
 _OPTIONS = [
     ("grpc.max_receive_message_length", wire.MESSAGE_BYTES),
     # Messages are short: to measure how much a connection could carry costs more than it gives.
@@ -60,13 +63,12 @@ async def start_server(chief: Chief, host: str, port: int) -> Server:
     _allow_many_connections()
     refusals = Refusals()
     gate = Gate(refusals, identity.context if identity else None)
-    server = grpc.aio.server(
-        interceptors=[_OnlyWithToken(secret.token, is_open, refusals, gate.peer_of)],
-        options=_OPTIONS,
-    )
+    server = grpc.aio.server(options=_OPTIONS)
+    services = _OnlyWithToken(secret.token, is_open, refusals, gate.peer_of)
+    server.add_generic_rpc_handlers((services,))
     oracle = OpenOracleService(chief, gate.peer_of) if is_open else OracleService(chief)
-    wire.stubs.add_OracleServicer_to_server(oracle, server)
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(chief), server)  # type: ignore[no-untyped-call]
+    wire.stubs.add_OracleServicer_to_server(oracle, services)
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetService(chief), services)  # type: ignore[no-untyped-call]
     server.add_insecure_port(gate.inside)
     await server.start()
     if secret != token_file.read(chief.run.token_file):
@@ -84,10 +86,12 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-class _OnlyWithToken(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Refuses every call that does not carry the run's token, before it is even received.
+class _OnlyWithToken(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """Finds the handler of a call that carries the run's token, before its message is received.
 
-    With ``is_open`` KerasTuner's own service is spared: its workers know no token.
+    With ``is_open`` KerasTuner's own service is spared: its workers know no token. This is a
+    handler that holds the services' own, and no interceptor: gRPC calls those as coroutines of
+    their own, which would cost a fifth of a call.
     """
 
     def __init__(
@@ -97,37 +101,63 @@ class _OnlyWithToken(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._spared = wire.ORACLE_PATH if is_open else None
         self._refusals = refusals
         self._peer_of = peer_of
+        self._handlers: list[Any] = []
+        # Calls whose message has yet to come: until when, and whose they are.
+        self._awaited: dict[int, tuple[float, str]] = {}
+        self._calls = 0
 
-    async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], details: Any
-    ) -> Any:
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        """What gRPC's generated code calls to add a service to a server."""
+        self._handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """The same methods once more, as gRPC's newer code gives them."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        details = handler_call_details
         given = dict(details.invocation_metadata or ()).get(wire.AUTHORIZATION, "")
         text = given.encode() if isinstance(given, str) else given
         spared = self._spared and not text and details.method.startswith(self._spared)
         if spared or hmac.compare_digest(text, self._expected):
-            return self._received(await continuation(details))
+            return self._watched(details)
         # A stream, whatever the call is: its handler runs before a message was received.
         return grpc.stream_unary_rpc_method_handler(self._refuse)
+
+    def _watched(self, details: Any) -> Any:
+        """The handler of a call, which is noted if it gets no message that gRPC takes.
+
+        Such a call gRPC refuses by itself, and tells nobody here.
+        """
+        self._note_overdue()
+        found = (handler.service(details) for handler in self._handlers)
+        handler = next(filter(None, found), None)
+        if handler is None or handler.request_streaming or handler.response_streaming:
+            return handler
+        self._calls += 1
+        number, sender = self._calls, dict(details.invocation_metadata).get(wire.WORKER)
+        self._awaited[number] = (time.monotonic() + _MESSAGE_S, str(sender or "a caller"))
+
+        async def behave(request: Any, context: Context) -> Any:
+            self._awaited.pop(number, None)
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            behave, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _note_overdue(self) -> None:
+        now = time.monotonic()
+        while self._awaited:
+            number, (deadline, sender) = next(iter(self._awaited.items()))
+            if deadline > now:
+                return
+            del self._awaited[number]
+            what = f"a call with no message or one above {wire.MESSAGE_BYTES} bytes"
+            self._refusals.note(f"{sender}, with the token", what)
 
     async def _refuse(self, _: Any, context: Context) -> None:
         self._refusals.note(self._peer_of(context.peer()), "a call with no or a wrong token")
         await context.abort(
             grpc.StatusCode.UNAUTHENTICATED,
             "the chief refused the token: use the token file of this run",
-        )
-
-    def _received(self, handler: Any) -> Any:
-        """``handler``, but a message that gRPC does not take is noted: it says so to nobody."""
-        if handler is None or handler.request_streaming or handler.response_streaming:
-            return handler
-
-        async def receive(requests: Any, context: Context) -> Any:
-            async for request in requests:
-                return await handler.unary_unary(request, context)
-            what = f"a call with no message or one above {wire.MESSAGE_BYTES} bytes"
-            self._refusals.note(self._peer_of(context.peer()), what)
-            return await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, what)
-
-        return grpc.stream_unary_rpc_method_handler(
-            receive, handler.request_deserializer, handler.response_serializer
         )
