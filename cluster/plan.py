@@ -28,7 +28,10 @@ class ProcessPlan:
 
 @dataclasses.dataclass(frozen=True)
 class JobPlan:
-    """The processes of one search on one host. The workers' address is the chief's own."""
+    """The processes of one search on one host. The workers' address is the chief's own.
+
+    ``devices`` is empty where the engine starts its workers itself.
+    """
 
     run: Run
     spec: ClusterSpec
@@ -40,6 +43,7 @@ class JobPlan:
         role = self.role(0, port)
         command = _command(self.run.request.engine, self.run.folder)
         environment = _supervised(self.spec) | role | env.insecure(self.spec.insecure)
+        environment |= env.gpus_each(self.spec.gpus_per_worker)
         return ProcessPlan(role[env.TUNER_ID], command, environment, self.log(0))
 
     def worker(self, number: int, port: int) -> ProcessPlan:

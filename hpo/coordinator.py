@@ -136,6 +136,11 @@ class Coordinator:
         return len(self._queue)
 
     @property
+    def thinking(self) -> bool:
+        """Whether the sampler was asked and has yet to answer."""
+        return self._asking is not None
+
+    @property
     def workers(self) -> list[WorkerInfo]:
         """The workers whose lease has not run out."""
         return [worker.row.info for worker in self._leases]
@@ -210,6 +215,16 @@ class Coordinator:
         """So many workers are wanted from now on; those too many leave when they ask again."""
         self.crew = self.crew.scaled(size)
         self.outbox.append(StoreCrew(self.crew))
+
+    def moved(self, info: WorkerInfo) -> None:
+        """A worker's trials run in another process, or on another device, than it said."""
+        worker = self._leases.heard(info.worker_id, info.incarnation)
+        worker.row = dataclasses.replace(worker.row, info=info)
+        self.outbox.append(StoreWorker(worker.row))
+        trial = self._held_by.get(worker.fence)
+        if trial and trial.record.device != info.device:
+            trial.change(device=info.device)
+            self._put(trial)
 
     def beat_of(self, info: WorkerInfo) -> None:
         """A worker that does not speak for itself was seen to live."""

@@ -40,6 +40,9 @@ INSECURE = "TUNEFLEET_INSECURE"
 GRACE = "TUNEFLEET_GRACE"
 DEFAULT_GRACE_S = 30.0
 
+# How many GPUs each worker is to have, for an engine that shares them out itself.
+GPUS_PER_WORKER = "TUNEFLEET_GPUS_PER_WORKER"
+
 # Set for a worker that imports its study first and hears on standard input which one it is.
 AWAIT_ROLE = "TUNEFLEET_AWAIT_ROLE"
 
@@ -134,6 +137,17 @@ def grace_s(environ: Mapping[str, str] = os.environ) -> float:
     if not 0 <= seconds < math.inf:
         raise UsageError(f"{GRACE}={text!r}: give seconds from 0, such as 30")
     return seconds
+
+
+def gpus_each(count: int | None) -> dict[str, str]:
+    """The variable that says how many GPUs each worker gets, if somebody said so."""
+    return {} if count is None else {GPUS_PER_WORKER: str(count)}
+
+
+def gpus_per_worker(environ: Mapping[str, str] = os.environ) -> int | None:
+    """How many GPUs each worker is to have; None where nobody said."""
+    text = environ.get(GPUS_PER_WORKER)
+    return None if text is None else int(text)
 
 
 def quieten_grpc() -> None:

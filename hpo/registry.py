@@ -66,7 +66,13 @@ def owner_of(sampler: str) -> str | None:
     return next((o for prefix, o in _OWNERS.items() if sampler.startswith(prefix)), None)
 
 
-ENGINES = Registry("engine", {"keras-tuner": "hpo.engines.keras_tuner:ENGINE"})
+ENGINES = Registry(
+    "engine",
+    {
+        "keras-tuner": "hpo.engines.keras_tuner:ENGINE",
+        "ray": "hpo.engines.ray_tune.engine:ENGINE",
+    },
+)
 
 NO_PRUNER = "none"
 PRUNERS = Registry(

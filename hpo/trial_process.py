@@ -68,6 +68,22 @@ class Died:
     exit_code: int | None
 
 
+def obituary(exit_code: int | None, memory_ran_out: bool) -> Outcome:
+    """What a trial process died of that ended without an outcome.
+
+    ``memory_ran_out`` says whether the kernel has killed for memory while it ran.
+    """
+    if exit_code is None or exit_code >= 0:
+        said = f"the trial's process left with status {exit_code} in the middle of the trial"
+        return Outcome(Failure.CODE, said)
+    name = signal.Signals(-exit_code).name
+    if name == "SIGKILL" and memory_ran_out:
+        return Outcome(Failure.OOM, "the kernel killed the trial's process: memory ran out")
+    return Outcome(
+        Failure.CODE, f"the trial's process was ended by {name}, sent by itself or others"
+    )
+
+
 Message = Reported | Offered | Saved | Resumed | Outcome | Died
 
 

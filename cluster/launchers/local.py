@@ -264,7 +264,7 @@ class _Supervisor:
     def _follow_scale(self) -> None:
         """Plans for as many workers as the ledger says are wanted now."""
         size = Crew.from_meta(self._reader.meta()).size
-        if size != len(self._plan.devices):
+        if size != self._plan.spec.workers:
             self._plan = self._scaled(size)
 
     def _drain_if_asked(self) -> None:

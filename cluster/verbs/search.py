@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         _check_precision(request.settings, spec)
     if found:
         return _lead_or_search(found, role, spec, args.debug, local.Reserve([]))
-    devices = _devices(spec)
+    devices = _devices(spec, request.engine)
     # More than one a core would only slow the reading of the study down.
     early = devices[: len(_cpus())]
     waiting = [waiting_worker(request.engine, path, spec, own) for own in early]
@@ -107,8 +107,8 @@ def retry(args: argparse.Namespace) -> int:
         raise UsageError("retry which trials? --failed runs those again that failed")
     spec = ClusterSpec.from_options(args, workers=found.workers)
     _check_place(args.host, args.insecure)
-    _devices(spec)
     _check_precision(found.settings, spec)
+    _devices(spec, found.request.engine)
     _queue_failed(found)
     if _limits(args):
         found = _with_meta(found, {"limits": {**found.limits, **_limits(args)}})
@@ -146,6 +146,7 @@ def _lead_or_search(
         return _search(found, spec, debug, reserve)
     print(f"run {found.id}", flush=True)
     os.environ.update({**env.insecure(spec.insecure), **env.grace(spec.grace_s)})
+    os.environ.update(env.gpus_each(spec.gpus_per_worker))
     if given := os.environ.get(env.TOKEN_FILE):
         _open_by(found, pathlib.Path(given))
     # Whom an earlier `run` dismissed may be a worker by hand now.
@@ -328,13 +329,15 @@ def _supervise(found: Run, spec: ClusterSpec, reserve: local.Reserve) -> int:
 
     def job(workers: int) -> JobPlan:
         own = dataclasses.replace(spec, workers=workers)
-        return plan(found, own, load_engine(found.request.engine).roles(workers), _devices(own))
+        engine = found.request.engine
+        return plan(found, own, load_engine(engine).roles(workers), _devices(own, engine))
 
     first = job(spec.workers)
-    _note_place(found, spec)
+    most = most_workers(spec.gpus_per_worker, gpus_here()) if first.devices else None
+    _note_place(found, spec, most)
     progress = Progress(found)
     show = progress.update
-    if not address.is_loopback(spec.host):
+    if first.devices and not address.is_loopback(spec.host):
         show = Invitation(found, show).show
     try:
         status = local.supervise(first, job, reserve, show)
@@ -344,9 +347,9 @@ def _supervise(found: Run, spec: ClusterSpec, reserve: local.Reserve) -> int:
     return status
 
 
-def _note_place(found: Run, spec: ClusterSpec) -> None:
+def _note_place(found: Run, spec: ClusterSpec, most: int | None) -> None:
     """Writes down what `scale` and the chief must know of how the run is led this time."""
-    crew, most = Crew(spec.workers), most_workers(spec.gpus_per_worker, gpus_here())
+    crew = Crew(spec.workers)
     if (crew, most) != (found.crew, found.most_workers):
         _set_meta(found, {**crew.to_meta(), "most_workers": most})
 
@@ -391,8 +394,10 @@ def _token_file(args: argparse.Namespace, role: env.Role) -> pathlib.Path:
     )
 
 
-def _devices(spec: ClusterSpec) -> list[Devices]:
-    """Each worker's share of this host."""
+def _devices(spec: ClusterSpec, engine: str) -> list[Devices]:
+    """The share of this host of each worker that is started here: none where the engine does."""
+    if not load_engine(engine).roles(1)[1:]:
+        return []
     return share(spec.workers, spec.gpus_per_worker, _cpus(), gpus_here())
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pathlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from hpo import env
 from hpo.address import joined
@@ -14,9 +11,6 @@ from hpo.crew import worker_ids
 from hpo.engines.base import Engine
 from hpo.run import Run
 from hpo.token_file import read
-
-if TYPE_CHECKING:
-    from hpo.fleet.client import ChiefClient
 
 
 class KerasTunerEngine(Engine):
@@ -49,26 +43,17 @@ class KerasTunerEngine(Engine):
 
     def drain(self, run: Run, address: str, immediate: bool, suspend: bool = False) -> None:
         """Asks the chief of ``run`` to hand out nothing more."""
-        with _client(run, address) as client:
+        from hpo.fleet.client import calling
+
+        with calling(run, address) as client:
             client.drain(immediate, suspend)
 
     def scale(self, run: Run, address: str, workers: int) -> None:
         """Tells the chief of ``run`` how many workers are wanted."""
-        with _client(run, address) as client:
+        from hpo.fleet.client import calling
+
+        with calling(run, address) as client:
             client.scale(workers)
-
-
-@contextlib.contextmanager
-def _client(run: Run, address: str) -> Iterator[ChiefClient]:
-    """The chief as somebody sees it who is none of its workers."""
-    from hpo.fleet.client import ChiefClient
-
-    secret = read(run.token_file)
-    client = ChiefClient(address, secret.token, "", "", secret.certificates)
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 ENGINE = KerasTunerEngine()

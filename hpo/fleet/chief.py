@@ -115,6 +115,11 @@ class Chief:
             timer.cancel()
             self._waiters.pop(waiter, None)
 
+    def wants_weights(self, value: float) -> bool:
+        """Whether the weights of a trial worth ``value`` would be the best ones."""
+        best = self.coordinator.best
+        return self.coordinator.rules.direction.better(value, best.value if best else None)
+
     def forget_other_weights(self) -> None:
         """Keeps the best trial's weights and those of trials that have not ended."""
         if self.weights.empty:

@@ -8,7 +8,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -17,9 +17,11 @@ from hpo.errors import PlaceError, RefusedError
 from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
 from hpo.fleet.channel import open_channel, wrong_end
 from hpo.protocol import Verdict
+from hpo.run import Run
 from hpo.schedule import Schedule
 from hpo.settings import Settings
 from hpo.study import Study
+from hpo.token_file import read
 from hpo.trial import Answer, Failure, Params, Report
 from hpo.weights import Incoming
 
@@ -304,3 +306,14 @@ class ChiefClient:
             raise UnknownError(error.details()) from error
         if self._closed:
             raise error
+
+
+@contextlib.contextmanager
+def calling(run: Run, address: str) -> Iterator[ChiefClient]:
+    """The chief as somebody sees it who is none of its workers."""
+    secret = read(run.token_file)
+    client = ChiefClient(address, secret.token, "", "", secret.certificates)
+    try:
+        yield client
+    finally:
+        client.close()

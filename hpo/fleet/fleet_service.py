@@ -76,10 +76,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
 
     async def OfferWeights(self, request: fleet_pb2.OfferRequest, context: Context) -> Any:
         """Whether the weights would be the best ones."""
-        coordinator = self._chief.coordinator
-        than = coordinator.best.value if coordinator.best else None
-        wanted = coordinator.rules.direction.better(request.value, than)
-        return fleet_pb2.OfferReply(wanted=wanted)
+        return fleet_pb2.OfferReply(wanted=self._chief.wants_weights(request.value))
 
     async def SendWeights(
         self, chunks: AsyncIterator[fleet_pb2.WeightsChunk], context: Context

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable
 
 from hpo import env
 from hpo.fleet.chief import Chief
@@ -18,7 +20,16 @@ _SWITCH_S = 0.0005
 _EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
-async def lead(run: Run, role: env.Role) -> int:
+# What runs trials beside the chief, in its own process, as long as that serves.
+Beside = Callable[[Chief], contextlib.AbstractAsyncContextManager[None]]
+
+
+@contextlib.asynccontextmanager
+async def _nobody(_: Chief) -> AsyncIterator[None]:
+    yield
+
+
+async def lead(run: Run, role: env.Role, beside: Beside = _nobody) -> int:
     """Leads the search of ``run``; answers the exit status once it is over."""
     # A call waits so long at most for the threads that write, not for Python's 5 ms each time.
     sys.setswitchinterval(_SWITCH_S)
@@ -27,7 +38,8 @@ async def lead(run: Run, role: env.Role) -> int:
     try:
         server = await start_server(chief, role.host, role.port)
         interrupts = _obey_signals(chief)
-        status = await chief.serve(server.address)
+        async with beside(chief):
+            status = await chief.serve(server.address)
         return _EXIT_INTERRUPTED if status == _EXIT_DRAINED and interrupts else status
     finally:
         if server:

@@ -47,6 +47,7 @@ from hpo.trial_process import (
     Saved,
     TrialProcess,
     TrialProcesses,
+    obituary,
 )
 
 log = logging.getLogger("tunefleet.worker")
@@ -169,7 +170,7 @@ class Worker:
         try:
             outcome = self._attend(trial, granted)
             if isinstance(outcome, Died):
-                outcome = _obituary(outcome.exit_code, memory.kills() > killed_before)
+                outcome = obituary(outcome.exit_code, memory.kills() > killed_before)
             self._tell_end(granted, outcome, log_file)
         except LostError:
             log.info("trial %s is no longer ours", granted.trial_id)
@@ -259,22 +260,6 @@ def _order(granted: Granted, terms: Terms, checkpoint: pathlib.Path | None) -> T
         schedule=terms.schedule,
         checkpoint=checkpoint,
         precision=terms.settings.get("precision"),
-    )
-
-
-def _obituary(exit_code: int | None, memory_ran_out: bool) -> Outcome:
-    """What a trial process died of that ended without an outcome.
-
-    ``memory_ran_out`` says whether the kernel has killed for memory while it ran.
-    """
-    if exit_code is None or exit_code >= 0:
-        said = f"the trial's process left with status {exit_code} in the middle of the trial"
-        return Outcome(Failure.CODE, said)
-    name = signal.Signals(-exit_code).name
-    if name == "SIGKILL" and memory_ran_out:
-        return Outcome(Failure.OOM, "the kernel killed the trial's process: memory ran out")
-    return Outcome(
-        Failure.CODE, f"the trial's process was ended by {name}, sent by itself or others"
     )
 
 

@@ -1,0 +1,1 @@
+"""Ray Tune drives the loop; the chief stays what decides, writes and answers."""

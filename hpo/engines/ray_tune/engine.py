@@ -1,0 +1,61 @@
+"""The engine `ray`: Ray Tune places and drives the trials, our coordinator decides."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+
+from hpo import env
+from hpo.engines.base import Engine
+from hpo.errors import UsageError
+from hpo.registry import PRUNERS, SAMPLERS
+from hpo.run import Run
+
+# What belongs to another engine, by how its name begins.
+_OTHERS = ("kt-", "optuna:")
+
+
+class RayEngine(Engine):
+    """A leader alone: its workers are actors, which Ray starts where it has room."""
+
+    name = "ray"
+    samplers = tuple(name for name in SAMPLERS if not name.startswith(_OTHERS))
+    pruners = tuple(PRUNERS)
+
+    def roles(self, workers: int) -> list[str]:
+        """The leader's id; Ray starts all else."""
+        return [env.CHIEF_ID]
+
+    def lead(self, run: Run, role: env.Role) -> int:
+        """Is the chief of ``run``, with Ray Tune beside it, until its search is over."""
+        from hpo.engines.ray_tune.beside import ray_tune
+        from hpo.fleet.lead import lead
+
+        return asyncio.run(lead(run, role, ray_tune))
+
+    def prepare(self, study_file: pathlib.Path) -> None:
+        """Nothing: the actors import the study where they are."""
+
+    def work(self, role: env.Role, token_file: pathlib.Path, study_file: pathlib.Path) -> int:
+        """Refused: Ray starts its workers itself."""
+        raise UsageError(
+            "engine ray has no workers to start: let the host join the Ray cluster "
+            "(ray start --address=...) instead"
+        )
+
+    def drain(self, run: Run, address: str, immediate: bool, suspend: bool = False) -> None:
+        """Asks the leader of ``run`` to hand out nothing more."""
+        from hpo.fleet.client import calling
+
+        with calling(run, address) as client:
+            client.drain(immediate, suspend)
+
+    def scale(self, run: Run, address: str, workers: int) -> None:
+        """Tells the leader of ``run`` how many workers are wanted."""
+        from hpo.fleet.client import calling
+
+        with calling(run, address) as client:
+            client.scale(workers)
+
+
+ENGINE = RayEngine()

@@ -1,0 +1,124 @@
+"""The Ray cluster that a search runs in: one that exists, or one of its own on this machine.
+
+Imported only by the thread that drives Ray, since it brings Ray in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from hpo import env
+from hpo.child import ROOT
+from hpo.engines.ray_tune.room import Node, Share, share
+from hpo.errors import PlaceError
+from hpo.run import Run
+
+# Ray reads these when it is imported. Its own reports, files and pictures of a search would
+# cost more with each trial, and say what the ledger and TensorBoard say already.
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_RAY_ADDRESS = "RAY_ADDRESS"
+# Of a cluster of our own: a worker takes one of these, so that `scale` may start more than
+# there were processors.
+_WORKER, _ANY_NUMBER = "tunefleet_worker", 100_000
+_OBJECTS_BYTES = 256 * 1024 * 1024
+
+
+@contextlib.contextmanager
+def cluster(run: Run, workers: int) -> Iterator[tuple[Share, dict[str, float]]]:
+    """A connection to Ray: each worker's share, and what its actor asks Ray for.
+
+    Raises UsageError where the cluster has no room for ``workers``, PlaceError where it
+    cannot be reached or started.
+    """
+    os.environ.update(_QUIET)
+    import ray
+
+    # It warns of attempts that ended, and of the files that it was told not to write.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+    folder, each = _folder(run), env.gpus_per_worker()
+    try:
+        if address := os.environ.get(_RAY_ADDRESS):
+            _connect(address)
+            found = share(_nodes(), workers, each, f"the Ray cluster at {address}")
+            yield found, {"CPU": float(found.cpus), "GPU": found.gpus}
+        else:
+            _start(folder, workers)
+            cores, gpus = len(os.sched_getaffinity(0)), sum(node.gpus for node in _nodes())
+            # More workers than processors share these.
+            found = share([Node(max(cores, workers), gpus)], workers, each, "this machine")
+            most = found.most if found.gpus else _ANY_NUMBER
+            yield dataclasses.replace(found, most=most), {_WORKER: 1.0, "GPU": found.gpus}
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    # Its hosts need not have the project, only what it requires.
+    environment = {"py_modules": [str(ROOT / "hpo")]}
+    try:
+        ray.init(
+            address=address,
+            runtime_env=environment,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    except Exception as error:  # Ray raises what its many parts raise
+        raise PlaceError(
+            f"the Ray cluster at {address} does not answer ({error}): see RAY_ADDRESS, and its "
+            "token in RAY_AUTH_TOKEN_PATH"
+        ) from error
+
+
+def _start(folder: pathlib.Path, workers: int) -> None:
+    import ray
+
+    # What a leader that was killed has left.
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            resources={_WORKER: _ANY_NUMBER},
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            object_store_memory=_OBJECTS_BYTES,
+            _temp_dir=str(folder),
+        )
+    except Exception as error:  # Ray raises what its many parts raise
+        raise PlaceError(f"Ray does not start on this machine: {error}") from error
+
+
+def _folder(run: Run) -> pathlib.Path:
+    """Where a cluster of the run's own keeps its files; sockets allow only short names."""
+    name = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:12]
+    return pathlib.Path(tempfile.gettempdir()) / f"tunefleet-ray-{name}"
+
+
+def _nodes() -> list[Node]:
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]
