@@ -20,7 +20,7 @@ from hpo.fleet.chief import Chief
 log = logging.getLogger("tunefleet.ray")
 
 # How long Ray may take to end; what it leaves running then dies with this process.
-_LEAVE_S = 10.0
+_LEAVE_S = 20.0
 
 
 @contextlib.asynccontextmanager
