@@ -54,11 +54,14 @@ SAMPLERS = Registry(
         "kt-grid": "hpo.samplers.keras_tuner.sampler:KtGrid",
         "kt-bayesian": "hpo.samplers.keras_tuner.sampler:KtBayesian",
         "kt-hyperband": "hpo.samplers.keras_tuner.sampler:KtHyperband",
+        "ray:random": "hpo.samplers.ray_native.sampler:RayRandom",
+        "ray:grid": "hpo.samplers.ray_native.sampler:RayGrid",
+        "ray:optuna": "hpo.samplers.ray_native.sampler:RayOptuna",
     },
 )
 
 # What a sampler's name begins with that is an engine's own, for comparison with others.
-_OWNERS = {"kt-": "keras-tuner"}
+_OWNERS = {"kt-": "keras-tuner", "ray:": "ray"}
 
 
 def owner_of(sampler: str) -> str | None:

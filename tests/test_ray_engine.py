@@ -161,5 +161,3 @@ def test_more_workers_than_a_cluster_has_room_for_are_refused(
     with pytest.raises(UsageError, match="room for") as refused:
         share(nodes, workers, each, "it")
     assert words in str(refused.value)
-
-

@@ -69,7 +69,8 @@ class Agent(tune.Trainable):  # type: ignore[misc]
         if not gpus:
             os.environ[env.VISIBLE_GPUS] = "-1"
         self._terms = terms
-        self._scratch = pathlib.Path(tempfile.mkdtemp(prefix="tunefleet-actor-"))
+        # Among the files of Ray's session, which go with it whatever happens to this process.
+        self._scratch = pathlib.Path(tempfile.mkdtemp(prefix="agent-", dir=self.logdir))
         self._processes = TrialProcesses(_study_file(terms, self._scratch))
         self._processes.warm_up()
         self._begin(config)

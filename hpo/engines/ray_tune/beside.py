@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import pathlib
-import tempfile
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -69,10 +67,8 @@ class _Thread(threading.Thread):
     def _run(self) -> None:
         from hpo.engines.ray_tune.place import cluster
 
-        with (
-            cluster(self._chief.run, self._chief.run.workers) as (share, resources),
-            tempfile.TemporaryDirectory(prefix="tunefleet-tune-") as folder,
-        ):
+        run = self._chief.run
+        with cluster(run, run.workers) as (share, resources, folder):
             from hpo.engines.ray_tune.drive import Bridge, drive
 
             device = "gpu:any" if share.gpus else "cpu"
@@ -80,7 +76,7 @@ class _Thread(threading.Thread):
             bridge = Bridge(self._chief, self._desk, self._loop)
             bridge.wait(self._desk.open())
             self.ready.set_result(None)
-            drive(bridge, _terms(self._chief, share), resources, pathlib.Path(folder))
+            drive(bridge, _terms(self._chief, share), resources, folder / "tune")
             bridge.wait(self._desk.close())
 
     def _failed(self, error: TuneFleetError) -> None:

@@ -8,19 +8,13 @@ import pathlib
 from hpo import env
 from hpo.engines.base import Engine
 from hpo.errors import UsageError
-from hpo.registry import PRUNERS, SAMPLERS
 from hpo.run import Run
-
-# What belongs to another engine, by how its name begins.
-_OTHERS = ("kt-", "optuna:")
 
 
 class RayEngine(Engine):
     """A leader alone: its workers are actors, which Ray starts where it has room."""
 
     name = "ray"
-    samplers = tuple(name for name in SAMPLERS if not name.startswith(_OTHERS))
-    pruners = tuple(PRUNERS)
 
     def roles(self, workers: int) -> list[str]:
         """The leader's id; Ray starts all else."""

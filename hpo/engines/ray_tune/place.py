@@ -44,8 +44,8 @@ _OBJECTS_BYTES = 256 * 1024 * 1024
 
 
 @contextlib.contextmanager
-def cluster(run: Run, workers: int) -> Iterator[tuple[Share, dict[str, float]]]:
-    """A connection to Ray: each worker's share, and what its actor asks Ray for.
+def cluster(run: Run, workers: int) -> Iterator[tuple[Share, dict[str, float], pathlib.Path]]:
+    """A connection to Ray: each worker's share, what its actor asks Ray for, and a folder.
 
     Raises UsageError where the cluster has no room for ``workers``, PlaceError where it
     cannot be reached or started.
@@ -57,18 +57,21 @@ def cluster(run: Run, workers: int) -> Iterator[tuple[Share, dict[str, float]]]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
     folder, each = _folder(run), env.gpus_per_worker()
+    # What a leader that was killed has left.
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         if address := os.environ.get(_RAY_ADDRESS):
             _connect(address)
             found = share(_nodes(), workers, each, f"the Ray cluster at {address}")
-            yield found, {"CPU": float(found.cpus), "GPU": found.gpus}
+            yield found, {"CPU": float(found.cpus), "GPU": found.gpus}, folder
         else:
             _start(folder, workers)
             cores, gpus = len(os.sched_getaffinity(0)), sum(node.gpus for node in _nodes())
             # More workers than processors share these.
             found = share([Node(max(cores, workers), gpus)], workers, each, "this machine")
             most = found.most if found.gpus else _ANY_NUMBER
-            yield dataclasses.replace(found, most=most), {_WORKER: 1.0, "GPU": found.gpus}
+            found = dataclasses.replace(found, most=most)
+            yield found, {_WORKER: 1.0, "GPU": found.gpus}, folder
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
@@ -96,8 +99,6 @@ def _connect(address: str) -> None:
 def _start(folder: pathlib.Path, workers: int) -> None:
     import ray
 
-    # What a leader that was killed has left.
-    shutil.rmtree(folder, ignore_errors=True)
     try:
         ray.init(
             address="local",
@@ -114,7 +115,10 @@ def _start(folder: pathlib.Path, workers: int) -> None:
 
 
 def _folder(run: Run) -> pathlib.Path:
-    """Where a cluster of the run's own keeps its files; sockets allow only short names."""
+    """Where Ray keeps what it writes of a search here, which nothing reads.
+
+    Its sockets lie there too, whose names must be short.
+    """
     name = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:12]
     return pathlib.Path(tempfile.gettempdir()) / f"tunefleet-ray-{name}"
 
