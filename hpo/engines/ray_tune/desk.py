@@ -10,6 +10,7 @@ import dataclasses
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 
 from hpo.coordinator import Coordinator
@@ -23,6 +24,8 @@ from hpo.trial import Failure, Report
 # So long a freed actor waits for a sampler that thinks; Ray ends one that has nothing to do.
 _THINKING_S = 0.3
 _IDLE_S = 0.25
+# So long a pruned trial may take to end by itself, with what it has to say.
+_END_S = 5.0
 
 
 class OverError(Exception):
@@ -31,11 +34,16 @@ class OverError(Exception):
 
 @dataclasses.dataclass
 class Seat:
-    """An attempt in the hands of a worker. ``runs`` says whether its actor was heard of."""
+    """An attempt in the hands of a worker.
+
+    ``runs`` says whether its actor was heard of, ``ends_by`` until when a trial that was told
+    to stop may take to do so.
+    """
 
     worker: WorkerInfo
     attempt: Attempt
     runs: bool = False
+    ends_by: float = 0.0
 
     @property
     def trial_id(self) -> str:
@@ -83,15 +91,20 @@ class Desk:
         """The attempt's actor lives, as ``worker``; False where the attempt is to end."""
         seat = self._seats[ray_id]
         seat.runs = True
+        if not self._beat(seat):
+            return time.monotonic() < seat.ends_by
         if worker != seat.worker:
             seat.worker = worker
             await self._chief.apply(lambda c: c.moved(worker))
-        return self._beat(seat)
+        return True
 
     async def reported(self, ray_id: str, report: Report) -> Verdict:
         """Metrics of one step."""
         seat = self._seats[ray_id]
-        return await self._chief.apply(lambda c: c.reported(seat.trial_id, seat.fence, report))
+        verdict = await self._chief.apply(lambda c: c.reported(seat.trial_id, seat.fence, report))
+        if verdict is Verdict.STOP:
+            seat.ends_by = seat.ends_by or time.monotonic() + _END_S
+        return verdict
 
     async def resumed(self, ray_id: str, epoch: int) -> None:
         """The attempt goes on after ``epoch`` of the one before."""
@@ -136,7 +149,9 @@ class Desk:
         waiting = [seat for seat in self._seats.values() if not seat.runs]
         for seat in waiting:
             self._beat(seat)
-        return [key for key, seat in self._seats.items() if not self._holds(seat)]
+        now = time.monotonic()
+        over = {key: seat for key, seat in self._seats.items() if not self._holds(seat)}
+        return [key for key, seat in over.items() if seat.ends_by < now]
 
     async def close(self) -> None:
         """Everybody leaves; what still runs is put back."""
@@ -196,10 +211,9 @@ class Desk:
 
     def _beat(self, seat: Seat) -> bool:
         """Renews the worker's lease; whether it still holds the attempt."""
-        if not self._holds(seat):
+        worker, fence = seat.worker, seat.fence if self._holds(seat) else 0
+        try:
+            verdict = self._chief.coordinator.beat(worker.worker_id, worker.incarnation, fence)
+        except UnknownWorkerError:
             return False
-        worker = seat.worker
-        return (
-            self._chief.coordinator.beat(worker.worker_id, worker.incarnation, seat.fence)
-            is Verdict.GO_ON
-        )
+        return bool(fence) and verdict is Verdict.GO_ON
