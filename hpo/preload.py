@@ -12,6 +12,7 @@ import pathlib
 import sys
 
 from hpo import env
+from hpo.hyperparameters import hyperparameters_class
 from hpo.study import Form, StudyModule
 
 module: StudyModule | None = None
@@ -20,6 +21,8 @@ failure: BaseException | None = None
 
 def _load(path: pathlib.Path) -> StudyModule:
     loaded = StudyModule(path)
+    # It takes a trial that computes little longer than all the rest.
+    hyperparameters_class()
     if loaded.form == Form.KERAS:
         import h5py  # noqa: F401
         import keras  # noqa: F401

@@ -21,8 +21,9 @@ from hpo.link import Outcome
 from hpo.protocol import Attempt, Grant, Stop, Verdict, WorkerInfo
 from hpo.trial import Failure, Report
 
-# So long a freed actor waits for a sampler that thinks; Ray ends one that has nothing to do.
-_THINKING_S = 0.3
+# So long all wait for a sampler that thinks. Ray keeps one actor that has nothing to do; it
+# ends a second one, and one that has yet to start where another can do its work.
+_THINKING_S = 1.0
 _IDLE_S = 0.25
 # So long a pruned trial may take to end by itself, with what it has to say.
 _END_S = 5.0
@@ -78,13 +79,13 @@ class Desk:
 
         Where nothing runs either it waits, since Ray has nothing else to do.
         """
-        waited = False
+        patient_until = time.monotonic() + _THINKING_S
         while not self.closed:
             attempt = await self._ask_around(ray_id)
-            if attempt or (self._seats and (waited or not self._chief.coordinator.thinking)):
+            thinking = self._chief.coordinator.thinking and time.monotonic() < patient_until
+            if attempt or (self._seats and not thinking):
                 return attempt
-            await self._chief.something_changed(_THINKING_S if self._seats else _IDLE_S)
-            waited = True
+            await self._chief.something_changed(_IDLE_S)
         raise OverError
 
     async def heard(self, ray_id: str, worker: WorkerInfo) -> bool:

@@ -1,0 +1,149 @@
+"""What a trial costs beside its training: engine `ray` and plain Ray Tune with OptunaSearch.
+
+    python benchmarks/ray_overhead.py [--marks 100 500 1000] [--window 50] [--workers 2]
+
+Both run trials that compute nothing, with Ray's OptunaSearch, first one and then the other.
+Up to each mark, over the last trials before it: the CPU that all processes of the search used
+for a trial, Ray's own among them, and the time that passed (Linux). Engine `ray` keeps each
+trial in a process of its own and makes every step durable, which plain Ray does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+from _fleet import NOOP, ROOT
+
+from hpo.run import Run
+from hpo.trial import TrialState
+
+_MARKER = "RAY_OVERHEAD"
+_POLL_S = 0.1
+
+
+@dataclasses.dataclass
+class Cost:
+    """Seconds of CPU, and on the clock, for one trial."""
+
+    cpu: float
+    wall: float
+
+
+def cpu_s(marker: str) -> float:
+    """What the living processes with ``marker`` have used, with their ended children."""
+    total = 0.0
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(_MARKER) == marker:
+                total += sum(process.cpu_times()[:4])
+    return total
+
+
+@contextlib.contextmanager
+def started(
+    marker: str, *command: str, output: int = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[str]]:
+    """A search as a process, ended with all that it started."""
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env={**os.environ, _MARKER: marker},
+        stdout=output,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=120)
+
+
+def measure(marker: str, ended: Callable[[], int], marks: list[int], window: int) -> list[Cost]:
+    """The cost of a trial before each mark; ``ended`` says how many have ended so far."""
+    costs = []
+    for mark in sorted(marks):
+        first = _reach(mark - window, ended)
+        cpu, wall = cpu_s(marker), time.monotonic()
+        last = _reach(mark, ended)
+        trials = last - first
+        used, passed = cpu_s(marker) - cpu, time.monotonic() - wall
+        costs.append(Cost(used / trials, passed / trials))
+        print(f"{marker}, {mark:,} trials: {costs[-1]}", flush=True)
+    return costs
+
+
+def _reach(count: int, ended: Callable[[], int]) -> int:
+    while (found := ended()) < count:
+        time.sleep(_POLL_S)
+    return found
+
+
+def plain(marks: list[int], window: int, workers: int) -> list[Cost]:
+    """Ray Tune alone."""
+    trials = str(max(marks) + window)
+    command = ("benchmarks/plain_ray.py", trials, str(workers))
+    with started("plain", *command, output=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = process.stdout
+
+        def ended() -> int:
+            line = lines.readline()
+            assert line, "plain Ray ended before its time"
+            return int(line) if line.strip().isdecimal() else 0
+
+        return measure("plain", ended, marks, window)
+
+
+def ours(folder: pathlib.Path, marks: list[int], window: int, workers: int) -> list[Cost]:
+    """The same search by engine `ray`."""
+    options = ["--engine", "ray", "--sampler", "ray:optuna", "--seed", "1", "--id", "noop"]
+    options += ["--trials", str(max(marks) + window), "--workers", str(workers)]
+    command = ("launch.py", "run", str(NOOP), *options, "--runs", str(folder))
+    with started("ours", *command) as process:
+        while not (folder / "noop" / "ledger.db").exists():
+            assert process.poll() is None, "the search did not begin"
+            time.sleep(_POLL_S)
+        reader = Run(folder / "noop").reader()
+
+        def ended() -> int:
+            assert process.poll() is None, "the search ended before its time"
+            found = (a.record.state for a in reader.attempts(history=False))
+            return sum(state is TrialState.COMPLETED for state in found)
+
+        try:
+            return measure("ours", ended, marks, window)
+        finally:
+            reader.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--marks", type=int, nargs="+", default=[100, 500, 1000])
+    parser.add_argument("--window", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    marks = sorted(options.marks)
+    theirs = plain(marks, options.window, options.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        own = ours(pathlib.Path(folder), marks, options.window, options.workers)
+    print(f"\n{'trials':>8}{'plain CPU':>12}{'ours CPU':>12}{'plain wall':>12}{'ours wall':>12}")
+    for mark, one, other in zip(marks, theirs, own, strict=True):
+        cells = (one.cpu, other.cpu, one.wall, other.wall)
+        print(f"{mark:>8,}" + "".join(f"{cell:>10.3f} s" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
