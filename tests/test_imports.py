@@ -153,10 +153,19 @@ def test_help_loads_nothing_heavy() -> None:
     assert loaded_by(HELP) & HEAVY == set()
 
 
-@pytest.mark.parametrize("part", ["fleet.lead", "fleet.worker", "engines.keras_tuner"])
+@pytest.mark.parametrize(
+    "part", ["fleet.lead", "fleet.worker", "engines.keras_tuner", "engines.ray_tune.engine"]
+)
 def test_whoever_leads_or_serves_a_search_does_without_tensorflow(part: str) -> None:
     loaded = loaded_by(f"import hpo.{part}")
     assert loaded & {"tensorflow", "keras", "keras_tuner", "tensorboard", "cryptography"} == set()
+    assert "ray" not in loaded
+
+
+def test_what_runs_in_a_ray_actor_does_without_tensorflow() -> None:
+    loaded = loaded_by("import hpo.engines.ray_tune.agent, hpo.engines.ray_tune.drive")
+    assert "ray" in loaded
+    assert loaded & {"tensorflow", "keras", "keras_tuner"} == set()
 
 
 def test_help_is_there_at_once() -> None:
