@@ -25,7 +25,8 @@ from hpo.ledger import LedgerReader
 
 _POLL_S = 0.1
 _SHOW_S = 0.5
-_START_S = 60.0
+# A leader that starts Ray on a busy machine needs long.
+_START_S = 120.0
 _LEAVE_S = 15.0
 # So many deaths of one process in so short a time will not be mended by another start,
 # unless somebody else sent them: a process cannot help being killed.

@@ -79,13 +79,17 @@ class Desk:
 
         Where nothing runs either it waits, since Ray has nothing else to do.
         """
-        patient_until = time.monotonic() + _THINKING_S
+        patient_until, asked_again = time.monotonic() + _THINKING_S, False
         while not self.closed:
-            attempt = await self._ask_around(ray_id)
-            thinking = self._chief.coordinator.thinking and time.monotonic() < patient_until
-            if attempt or (self._seats and not thinking):
+            if attempt := await self._ask_around(ray_id):
                 return attempt
-            await self._chief.something_changed(_IDLE_S)
+            thinking = self._chief.coordinator.thinking and time.monotonic() < patient_until
+            if thinking or not self._seats:
+                await self._chief.something_changed(_IDLE_S)
+            elif asked_again:
+                return None
+            # A sampler may have answered while the worker's question was being noted.
+            asked_again = not thinking
         raise OverError
 
     async def heard(self, ray_id: str, worker: WorkerInfo) -> bool:
