@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from hpo.registry import PRUNERS
 from tests.books import (
     strict,
 )
@@ -58,7 +59,7 @@ def test_check_describes_a_study(tmp_path: pathlib.Path) -> None:
     # Of kind a: depth 1 and 3 once each, depth 2 twice; of kind b one; all at two rates.
     assert found["grid"] == {"points": 10, "without_levels": []}
     assert found["warnings"] == []
-    assert found["supported"]["keras-tuner"]["grid"] == ["none"]
+    assert found["supported"]["keras-tuner"]["grid"] == list(PRUNERS)
 
 
 def test_check_for_a_person_says_what_a_grid_lacks() -> None:
