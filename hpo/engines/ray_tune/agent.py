@@ -23,6 +23,7 @@ from ray import tune
 from hpo import env, memory
 from hpo.engines.ray_tune.messages import ORDER, SAID, CheckpointWanted, Order, Said, Silent, Terms
 from hpo.link import Outcome, TrialOrder
+from hpo.precision import in_record
 from hpo.study import digest_of
 from hpo.trial import Answer
 from hpo.trial_process import (
@@ -64,7 +65,8 @@ class Agent(tune.Trainable):  # type: ignore[misc]
         # A Ctrl-C is for whoever leads the search, not for the middle of an epoch.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
-        self._device = ",".join(f"gpu:{gpu}" for gpu in gpus) or "cpu"
+        device = ",".join(f"gpu:{gpu}" for gpu in gpus) or "cpu"
+        self._device = in_record(device, terms.precision)
         os.environ.update(env.threads(terms.threads))
         if not gpus:
             os.environ[env.VISIBLE_GPUS] = "-1"
@@ -176,6 +178,7 @@ def _order(order: Order, terms: Terms, checkpoint: pathlib.Path | None) -> Trial
         space=terms.study.space,
         schedule=terms.schedule,
         checkpoint=checkpoint,
+        precision=terms.precision,
     )
 
 

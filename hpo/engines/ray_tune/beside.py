@@ -14,6 +14,7 @@ from hpo.engines.ray_tune.messages import Terms
 from hpo.engines.ray_tune.room import Share
 from hpo.errors import PlaceError, TuneFleetError
 from hpo.fleet.chief import Chief
+from hpo.precision import check_here, in_record
 
 log = logging.getLogger("tunefleet.ray")
 
@@ -71,7 +72,9 @@ class _Thread(threading.Thread):
         with cluster(run, run.workers) as (share, resources, folder):
             from hpo.engines.ray_tune.drive import Bridge, drive
 
-            device = "gpu:any" if share.gpus else "cpu"
+            precision = run.settings.get("precision")
+            check_here(precision, has_gpu=bool(share.gpus))
+            device = in_record("gpu:any" if share.gpus else "cpu", precision)
             self._desk = Desk(self._chief, share.most, device)
             bridge = Bridge(self._chief, self._desk, self._loop)
             bridge.wait(self._desk.open())
@@ -96,5 +99,6 @@ def _terms(chief: Chief, share: Share) -> Terms:
         epochs=run.request.epochs,
         train_examples=run.request.train_examples,
         schedule=chief.schedule,
+        precision=run.settings.get("precision"),
         threads=share.cpus,
     )

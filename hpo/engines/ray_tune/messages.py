@@ -28,6 +28,7 @@ class Terms:
     epochs: int | None
     train_examples: int | None
     schedule: Schedule
+    precision: str | None
     threads: int
 
 
