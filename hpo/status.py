@@ -145,7 +145,8 @@ def _live_workers(
                 {
                     "id": row.info.worker_id,
                     "host": row.info.host,
-                    "pid": row.info.pid,
+                    # 0 where it has yet to start.
+                    "pid": row.info.pid or None,
                     "device": row.info.device,
                     "state": "RUNNING" if trial_id else "IDLE",
                     "trial_id": trial_id,

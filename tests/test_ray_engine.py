@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -25,10 +26,17 @@ def nothing_is_left(run: LiveRun) -> None:
     wait_until(lambda: run.processes() == [], "no process is left", timeout=15)
 
 
+def busy_actor(run: LiveRun) -> dict[str, Any]:
+    """A worker in the middle of a trial, with the process that its actor is by now."""
+    busy = run.busy_worker()
+    workers: list[dict[str, Any]] = run.read("status")["workers"]
+    return next(worker for worker in workers if worker["id"] == busy["id"])
+
+
 def test_every_point_of_a_grid_once_whatever_happens_to_it(start: Start) -> None:
     study = str(STUDIES / "troubled.py")
     run = start("grid", "run", study, *RAY, "--id", "grid", "--sampler", "grid", "--workers", "4")
-    worker = run.busy_worker()
+    worker = busy_actor(run)
     os.kill(worker["pid"], signal.SIGKILL)
     status, out, err = run.wait()
     assert status == 0, out + err
@@ -96,7 +104,7 @@ def test_a_keras_trial_goes_on_from_its_checkpoint_and_leaves_its_weights(start:
         rows = run.read("trials") if run.status() else []
         return any(row["state"] == "RUNNING" and len(row["history"]) >= 3 for row in rows)
 
-    wait_until(has_come_so_far, "three epochs")
+    wait_until(has_come_so_far, "three epochs", timeout=150)
     os.kill((run.status() or {})["workers"][0]["pid"], signal.SIGKILL)
     status, out, err = run.wait()
     assert status == 0, out + err

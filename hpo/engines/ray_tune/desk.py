@@ -7,7 +7,6 @@ here happens in the chief's event loop, and what is answered is durable.
 from __future__ import annotations
 
 import dataclasses
-import os
 import secrets
 import socket
 import time
@@ -199,7 +198,8 @@ class Desk:
 
     async def _join(self, worker_id: str) -> WorkerInfo:
         incarnation = secrets.token_hex(8)
-        worker = WorkerInfo(worker_id, incarnation, socket.gethostname(), os.getpid(), self._device)
+        # Which process it is, its actor will say.
+        worker = WorkerInfo(worker_id, incarnation, socket.gethostname(), 0, self._device)
         await self._chief.apply(lambda c: c.joined(worker))
         self._idle[worker_id] = worker
         return worker
