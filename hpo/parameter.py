@@ -113,6 +113,17 @@ class Parameter:
             return self._lattice_value(index)
         return int(self._ends[0]) + index if self.kind is Kind.INT else float(self._ends[0])
 
+    def index(self, value: Value) -> int:
+        """Where ``value`` stands among the levels: the inverse of :meth:`level`."""
+        if self.kind is Kind.FIXED:
+            return 0
+        if not self.numeric:
+            return list(self.levels()).index(value)
+        assert not isinstance(value, str)
+        if self.step is None:
+            return int(value - self._ends[0])
+        return self._nearest_index(value)
+
     def levels(self) -> Iterator[Value]:
         """Every value once, lazily; raises SpaceError for a float without a step."""
         count = self.count
@@ -145,7 +156,7 @@ class Parameter:
         if self.kind is Kind.INT and self.step is None:
             return self._probability(float(value) + 0.5, self._ends[1] + 1)
         assert self.count is not None
-        return (self._index(value) + 0.5) / self.count
+        return (self.index(value) + 0.5) / self.count
 
     def contains(self, value: Any) -> bool:
         """Whether ``value`` is one this parameter can take, of its native type."""
@@ -255,13 +266,6 @@ class Parameter:
             if math.isclose(number, end, rel_tol=_TOLERANCE):
                 return end
         return min(max(number, float(low)), float(high))
-
-    def _index(self, value: Value) -> int:
-        """Where ``value`` stands among the levels."""
-        if not self.numeric:
-            return list(self.levels()).index(value)
-        assert not isinstance(value, str)
-        return self._nearest_index(value)
 
     def _nearest_index(self, value: int | float) -> int:
         low, high = self._ends

@@ -1,0 +1,1 @@
+"""Optuna's samplers, asked and told from the ledger's records."""

@@ -1,0 +1,116 @@
+"""The search space in Optuna's terms: every point there and back, and only points of the space."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from hpo.parameter import Condition, Kind, Parameter
+from hpo.samplers.optuna.distributions import (
+    distribution_of,
+    encode,
+    from_optuna,
+    key_of,
+    suggest,
+    to_optuna,
+)
+from hpo.space import SearchSpace
+from hpo.trial import Params
+from tests import spaces
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+some = settings(max_examples=60, deadline=None)
+
+
+def _same(one: Params, other: Params, space: SearchSpace) -> bool:
+    """Equal, to the last bits of a logarithm where one of them lies between."""
+    lossy = {p.name for p in space.parameters if p.kind is Kind.FLOAT and p.step is None}
+    if list(one) != list(other):
+        return False
+    return all(
+        math.isclose(one[n], other[n], rel_tol=1e-9) if n in lossy else one[n] == other[n]  # type: ignore[arg-type]
+        for n in one
+    )
+
+
+@some
+@given(space=spaces.spaces(), seed=st.integers(0, 99))
+def test_what_optuna_suggests_is_a_point_and_comes_back(space: SearchSpace, seed: int) -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    for _ in range(3):
+        trial = study.ask()
+        params = suggest(space, trial)
+        space.validate(params)
+        values, distributions = encode(space, params)
+        assert distributions == trial.distributions
+        assert values == pytest.approx(trial.params, rel=1e-6, abs=1e-6) or _bins(space)
+        assert _same(suggest(space, optuna.trial.FixedTrial(values)), params, space)
+
+
+def _bins(space: SearchSpace) -> bool:
+    """Whether some probability of Optuna's stands for a whole number, of which many do."""
+    return any(p.kind is Kind.INT and p.sampling == "reverse_log" for p in space.parameters)
+
+
+@some
+@given(space=spaces.spaces(), seed=st.integers(0, 99))
+def test_a_point_of_ours_is_one_that_optuna_takes(space: SearchSpace, seed: int) -> None:
+    params = space.sample(random.Random(seed))
+    values, distributions = encode(space, params)
+    trial = optuna.trial.create_trial(value=0.0, params=values, distributions=distributions)
+    study = optuna.create_study()
+    study.add_trial(trial)
+    assert _same(suggest(space, optuna.trial.FixedTrial(study.trials[0].params)), params, space)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"low": 6, "high": 13, "step": 3}, IntDistribution(6, 12, step=3)),
+        ({"low": 1, "high": 64, "sampling": "log"}, IntDistribution(1, 64, log=True)),
+        ({"low": 1, "high": 64, "step": 2, "sampling": "log"}, IntDistribution(0, 6)),
+        ({"low": 1, "high": 64, "sampling": "reverse_log"}, FloatDistribution(0, 1)),
+        ({"kind": Kind.FLOAT, "low": 0.0, "high": 1.0}, FloatDistribution(0, 1)),
+        (
+            {"kind": Kind.FLOAT, "low": 0.1, "high": 1.0, "sampling": "log"},
+            FloatDistribution(0.1, 1.0, log=True),
+        ),
+        ({"kind": Kind.FLOAT, "low": 0.0, "high": 1.0, "step": 0.2}, IntDistribution(0, 5)),
+        (
+            {"kind": Kind.FLOAT, "low": 0.1, "high": 1.0, "sampling": "reverse_log"},
+            FloatDistribution(0, 1),
+        ),
+        ({"kind": Kind.CHOICE, "values": (4, 8), "ordered": True}, IntDistribution(0, 1)),
+        ({"kind": Kind.CHOICE, "values": ("a", "b")}, CategoricalDistribution([0, 1])),
+        ({"kind": Kind.BOOLEAN}, CategoricalDistribution([0, 1])),
+    ],
+)
+def test_each_kind_has_its_distribution_and_both_its_ends(
+    fields: dict[str, Any], expected: optuna.distributions.BaseDistribution
+) -> None:
+    parameter = Parameter(**{"name": "it", "kind": Kind.INT, **fields})
+    assert distribution_of(parameter) == expected
+    low, high = parameter.from_unit(0.0), parameter.from_unit(1.0)
+    for end in (low, high):
+        inside = to_optuna(parameter, end)
+        assert expected._contains(expected.to_internal_repr(inside))
+        assert from_optuna(parameter, inside) == end
+    if not isinstance(expected, CategoricalDistribution):
+        assert from_optuna(parameter, expected.low) == low
+        assert from_optuna(parameter, expected.high) == high
+
+
+def test_one_name_in_two_branches_is_two_parameters_for_optuna() -> None:
+    branches = [
+        Parameter("units", Kind.INT, low=1, high=high, conditions=(Condition("deep", (deep,)),))
+        for deep, high in ((True, 9), (False, 3))
+    ]
+    assert len({key_of(parameter) for parameter in branches}) == 2
+    assert key_of(Parameter("units", Kind.INT, low=1, high=2)) == "units"
