@@ -50,6 +50,11 @@ SAMPLERS = Registry(
     {
         "random": "hpo.samplers.random:RandomSampler",
         "grid": "hpo.samplers.grid:GridSampler",
+        "bayesian": "hpo.samplers.optuna.samplers:BayesianSampler",
+        "tpe": "hpo.samplers.optuna.samplers:TpeSampler",
+        "gp": "hpo.samplers.optuna.samplers:GpSampler",
+        "cmaes": "hpo.samplers.optuna.samplers:CmaEsSampler",
+        "qmc": "hpo.samplers.qmc:QmcSampler",
         "kt-random": "hpo.samplers.keras_tuner.sampler:KtRandom",
         "kt-grid": "hpo.samplers.keras_tuner.sampler:KtGrid",
         "kt-bayesian": "hpo.samplers.keras_tuner.sampler:KtBayesian",

@@ -34,6 +34,7 @@ LAYERS: list[set[str]] = [
         "told",
         "precision",
         "settings",
+        "untried",
     },
     {"ledger", "samplers", "pruners"},
     {"coordinator", "run"},

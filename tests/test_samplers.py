@@ -23,7 +23,9 @@ from tests import spaces
 # The samplers that pay no heed to results: their points do not depend on what runs.
 HEEDLESS = [name for name in SAMPLERS if name in ("random", "grid", "qmc")]
 
-every_sampler = pytest.mark.parametrize("name", list(SAMPLERS))
+# Without PyTorch there is no `gp`: `make test-gp` runs what is marked so.
+EVERY = [pytest.param(n, marks=pytest.mark.gp) if n == "gp" else n for n in SAMPLERS]
+every_sampler = pytest.mark.parametrize("name", EVERY)
 some = settings(max_examples=25, deadline=None)
 
 DEEP = (Condition("kind", ("deep",)),)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import abc
 import dataclasses
 import hashlib
+import importlib.metadata
+import importlib.util
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from hpo.errors import UsageError
 from hpo.space import SearchSpace
 from hpo.study import Study
-from hpo.trial import Params, TrialRecord
+from hpo.trial import Params, TrialRecord, TrialState
 
 DEFAULT_TRIALS = 10
 
@@ -43,6 +46,23 @@ class Exhausted:
 Answer = Proposal | Wait | Exhausted
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a point came out: ``steps`` are the objective at each step, ``value`` at the best."""
+
+    params: Params
+    state: TrialState
+    value: float | None
+    steps: tuple[tuple[int, float], ...] = ()
+
+    @classmethod
+    def of(cls, record: TrialRecord, objective: str) -> Self:
+        """What of a record counts for who learns from it."""
+        steps = [(report.step, report.metrics.get(objective)) for report in record.history]
+        known = tuple((step, value) for step, value in steps if value is not None)
+        return cls(record.params, record.state, record.value, known)
+
+
 class Sampler(abc.ABC):
     """Decides what to try next, for one run.
 
@@ -60,11 +80,23 @@ class Sampler(abc.ABC):
     ignores_results: ClassVar[bool] = False
     # Whether it goes on from points that it did not propose.
     takes_given: ClassVar[bool] = True
+    # Packages that must be installed, and what puts those there that are no part of ours.
+    requires: ClassVar[tuple[str, ...]] = ()
+    remedy: ClassVar[str] = "pip install -r requirements.txt"
 
     def __init__(self, study: Study, seed: int) -> None:
         self.study = study
         self.space: SearchSpace = study.space
         self.seed = seed
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """Raises UsageError, saying what to do, where a package is missing."""
+        missing = [name for name in cls.requires if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"this sampler needs {' and '.join(missing)}, which is not installed: {cls.remedy}"
+            )
 
     @classmethod
     def check(cls, study: Study) -> None:
@@ -94,6 +126,11 @@ class Sampler(abc.ABC):
         kind = type(self)
         return f"{kind.__module__}.{kind.__qualname__} {self.version}"
 
+    @staticmethod
+    def installed(name: str) -> str:
+        """``name``, which begins with a package's, and the version of that."""
+        return f"{name} {importlib.metadata.version(name.partition('.')[0])}"
+
     @abc.abstractmethod
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
         """What to try as ``trial_id`` while ``pending`` trials have not ended."""
@@ -111,6 +148,14 @@ class Sampler(abc.ABC):
 
     def given(self, trial_id: str, params: Params) -> None:
         """A point that somebody else chose becomes a trial; its end is told as any other's."""
+
+    def learn(self, known: Sequence[Outcome]) -> None:
+        """Before anything is asked: what became of points that another run tried.
+
+        They are not tried again; one that learns from results takes these for its own.
+        """
+        for number, outcome in enumerate(known):
+            self.given(f"known-{number}", outcome.params)
 
     def fall_back(self, trial_id: str, error: Exception) -> Proposal:
         """A random point in place of the one that could not be proposed for ``error``."""

@@ -7,8 +7,6 @@ told the records again, goes on as the one before would have.
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import itertools
 import logging
 import math
@@ -17,7 +15,7 @@ from typing import Any, ClassVar
 
 from hpo.errors import PlaceError, SpaceError
 from hpo.hyperparameters import grid_levels
-from hpo.samplers.base import Answer, Exhausted, Proposal, Sampler, Wait
+from hpo.samplers.base import Answer, Exhausted, Outcome, Proposal, Sampler, Wait
 from hpo.samplers.keras_tuner.process import OracleProcess, OracleProcessDiedError
 from hpo.study import Study
 from hpo.trial import Params, TrialRecord
@@ -46,7 +44,7 @@ class KerasTunerSampler(Sampler):
     @property
     def implementation(self) -> str:
         """KerasTuner's class, with the version that is installed."""
-        return f"keras_tuner.oracles.{self.oracle} {_version()}"
+        return self.installed(f"keras_tuner.oracles.{self.oracle}")
 
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
         for _ in range(_CHILDREN):
@@ -67,6 +65,12 @@ class KerasTunerSampler(Sampler):
 
     def given(self, trial_id: str, params: Params) -> None:
         self._note(trial_id, params=params, tag={})
+
+    def learn(self, known: Sequence[Outcome]) -> None:
+        for number, outcome in enumerate(known):
+            trial_id = f"known-{number}"
+            self._note(trial_id, params=outcome.params, tag={})
+            self._note(trial_id, state=outcome.state.value, value=outcome.value)
 
     def _note(self, trial_id: str, **event: Any) -> None:
         self._events.append({"trial_id": trial_id, **event})
@@ -93,11 +97,6 @@ class KerasTunerSampler(Sampler):
             resume_from=answer["tag"].get("promoted"),
             note=answer["note"],
         )
-
-
-@functools.cache
-def _version() -> str:
-    return importlib.metadata.version("keras-tuner")
 
 
 class KtRandom(KerasTunerSampler):
