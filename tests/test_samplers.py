@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -23,9 +24,14 @@ from tests import spaces
 # The samplers that pay no heed to results: their points do not depend on what runs.
 HEEDLESS = [name for name in SAMPLERS if name in ("random", "grid", "qmc")]
 
-# Without PyTorch there is no `gp`: `make test-gp` runs what is marked so.
-EVERY = [pytest.param(n, marks=pytest.mark.gp) if n == "gp" else n for n in SAMPLERS]
-every_sampler = pytest.mark.parametrize("name", EVERY)
+
+def each(names: Iterable[str]) -> Any:
+    """A test for each sampler; `gp` only where PyTorch is, which `make test-gp` sees to."""
+    rows = [pytest.param(n, marks=pytest.mark.gp) if n == "gp" else n for n in names]
+    return pytest.mark.parametrize("name", rows)
+
+
+every_sampler = each(SAMPLERS)
 some = settings(max_examples=25, deadline=None)
 
 DEEP = (Condition("kind", ("deep",)),)
@@ -78,6 +84,9 @@ class Search:
 
     def fail(self, trial_id: str) -> None:
         self._end(trial_id, state=TrialState.FAILED)
+
+    def prune(self, trial_id: str, value: float) -> None:
+        self._end(trial_id, state=TrialState.PRUNED, value=value, best_step=1)
 
     def _end(self, trial_id: str, **how: Any) -> None:
         ended = dataclasses.replace(self.records[trial_id], **how, ended_seq=self._next())
