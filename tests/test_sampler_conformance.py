@@ -22,7 +22,6 @@ from hpo.trial import Direction, Params, Report, TrialState
 from tests import spaces
 from tests.test_samplers import Search, each
 
-
 OURS = [name for name in SAMPLERS if name != "grid" and not name.startswith("kt-")]
 MODELS = [name for name in OURS if name not in ("random", "qmc")]
 some = settings(max_examples=10, deadline=None)
