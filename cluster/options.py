@@ -104,6 +104,7 @@ def search(parser: Parser) -> None:
         help=f"settings that few need, may be repeated: {settings.described()}",
     )
     add("--start", type=pathlib.Path, metavar="FILE", help="points to try first, as JSON")
+    add("--from", dest="from_run", metavar="RUN", help="begin with what this run found")
     add("--id", metavar="NAME", help="the run's id (made from the study and the time)")
     add("--checkpoint-every", type=Schedule.parse, metavar="N|Mm", help="epochs or minutes (2m)")
     add("--checkpoint-gb", type=number(float, 0.0), metavar="GB", help="room for these (10)")

@@ -2,6 +2,7 @@
 
 <runs>/<id>/ledger.db      the one durable state (hpo/ledger.py)
             study.py       the study's file as it was when the run began
+            known.json     what of another run the sampler was told at the start
             token          opens the chief to whoever can read it: the owner alone
             tls.pem        the key and certificate of a chief that served beyond loopback
             weights/       the best trial's weights
@@ -18,6 +19,7 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from hpo import file_system, ledger, token_file
@@ -27,7 +29,8 @@ from hpo.lock import Lock
 from hpo.protocol import Rules
 from hpo.pruners import Pruner
 from hpo.registry import PRUNERS, SAMPLERS, suggest
-from hpo.samplers.base import Sampler
+from hpo.samplers import known
+from hpo.samplers.base import Outcome, Sampler
 from hpo.samplers.start import StartingPoints
 from hpo.schedule import Schedule
 from hpo.settings import Settings
@@ -35,6 +38,7 @@ from hpo.study import Study, digest_of, most_steps
 from hpo.trial import Params
 
 DEFAULT_CHECKPOINT_GB = 10.0
+_KNOWN = "known.json"
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
@@ -48,7 +52,8 @@ class SearchRequest:
     ``epochs`` caps a trial's epochs,
     ``train_examples`` counts after the validation split; None leaves both to the study.
     ``seed`` None draws one. ``start`` are points that are tried before the sampler's own,
-    ``settings`` those of ``--set`` that decide results.
+    ``settings`` those of ``--set`` that decide results, ``from_run``
+    is the run whose results it began with.
     """
 
     study: str
@@ -62,6 +67,7 @@ class SearchRequest:
     seed: int | None
     start: list[Params] | None = None
     settings: Settings = dataclasses.field(default_factory=dict)
+    from_run: str | None = None
 
     def differences(self, other: SearchRequest) -> list[str]:
         """The fields in which ``other`` is another request; a seed left open fits any."""
@@ -144,7 +150,11 @@ class Run:
 
     def sampler(self) -> Sampler:
         """The sampler of this run, told of nothing yet."""
-        made: Sampler = SAMPLERS.load(self.request.sampler)(self.study, self.seed)
+        kind = SAMPLERS.load(self.request.sampler)
+        kind.check_installed()
+        made: Sampler = kind(self.study, self.seed)
+        if self.request.from_run:
+            made.learn(known.read(self.folder / _KNOWN))
         return StartingPoints(made, self.request.start) if self.request.start else made
 
     def pruner(self) -> Pruner:
@@ -217,12 +227,13 @@ def create_run(
     study: Study,
     study_file: pathlib.Path,
     terms: dict[str, Any],
+    history: Sequence[Outcome] = (),
 ) -> Run:
     """Makes the folder of a new run; it appears whole or not at all.
 
     ``terms`` may change from one start of the run to the next: ``wanted``, how many points
     are to be tried, ``lease_s``, ``limits``, ``workers`` and those ``settings`` that decide
-    no results.
+    no results. ``history`` is what the sampler is told of ``from_run``.
     Raises RunError if the id is taken, PlaceError if the disk refuses.
     """
     seed = secrets.randbelow(2**31) if request.seed is None else request.seed
@@ -240,6 +251,8 @@ def create_run(
         runs.mkdir(parents=True, exist_ok=True)
         draft.mkdir(mode=0o755)
         _fill(draft, meta, study_file)
+        if history:
+            known.write(draft / _KNOWN, history)
         draft.rename(runs / run_id)
     except OSError as error:
         if (runs / run_id).exists():

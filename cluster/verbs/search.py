@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import options
 from cluster.devices import Devices, gpus_here, most_workers, share
 from cluster.entrypoint import set_up_logging
+from cluster.history import results_of
 from cluster.launchers import local
 from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
@@ -42,7 +43,6 @@ from hpo.samplers.start import in_space, read_points
 from hpo.schedule import EVERY_TWO_MINUTES
 from hpo.status import is_live
 from hpo.study import Study, digest_of, find_study
-from hpo.trial import Params
 
 if TYPE_CHECKING:
     from hpo.probe import Reading
@@ -168,6 +168,7 @@ def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
     SAMPLERS.check(args.sampler)
     PRUNERS.check(args.pruner)
     check_supported(engine, args.sampler, args.pruner)
+    _check_sampler(args)
     return SearchRequest(
         study=str(path),
         study_digest=digest_of(path),
@@ -178,8 +179,9 @@ def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
         epochs=args.epochs,
         train_examples=args.train_examples,
         seed=args.seed,
-        start=_starting_points(args),
         settings=settings.together(args.set, decides_results=True),
+        start=read_points(args.start) if args.start else None,
+        from_run=args.from_run,
     )
 
 
@@ -189,16 +191,16 @@ def _limits(args: argparse.Namespace) -> dict[str, float]:
     return {options.LIMITS[name]: value for name, value in typed.items() if value is not None}
 
 
-def _starting_points(args: argparse.Namespace) -> list[Params] | None:
-    """The points in the file that was named; UsageError where the sampler cannot take any."""
-    if args.start is None:
-        return None
-    if not SAMPLERS.load(args.sampler).takes_given:
-        raise UsageError(
-            f"--start does not go with sampler {args.sampler!r}, whose points are fixed: "
-            "leave it out, or take another sampler"
-        )
-    return read_points(args.start)
+def _check_sampler(args: argparse.Namespace) -> None:
+    """Raises UsageError where the sampler lacks a package, or cannot take given points."""
+    sampler = SAMPLERS.load(args.sampler)
+    sampler.check_installed()
+    for option, value in (("--start", args.start), ("--from", args.from_run)):
+        if value is not None and not sampler.takes_given:
+            raise UsageError(
+                f"{option} does not go with sampler {args.sampler!r}, whose points are fixed: "
+                "leave it out, or take another sampler"
+            )
 
 
 def _existing(args: argparse.Namespace, request: SearchRequest) -> Run | None:
@@ -237,6 +239,7 @@ def _create(
     if request.start:
         start = in_space(args.start, request.start, study.space)
         request = dataclasses.replace(request, start=start)
+    history = results_of(args.runs, request.from_run, study) if request.from_run else ()
     room = args.checkpoint_gb
     meta = {
         "wanted": sampler.wanted(study, request.trials),
@@ -247,7 +250,8 @@ def _create(
         "workers": spec.workers,
         "settings": others,
     }
-    return create_run(args.runs, args.id or new_id(study), request, study, path, meta)
+    run_id = args.id or new_id(study)
+    return create_run(args.runs, run_id, request, study, path, meta, history)
 
 
 def _read(path: pathlib.Path, spec: ClusterSpec, debug: bool, reserve: local.Reserve) -> Reading:
