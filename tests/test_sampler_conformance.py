@@ -5,6 +5,7 @@ KerasTuner's oracles promise less of a space, and have a suite of their own.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import random
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
+from hpo.hyperparameters import to_hyperparameters
 from hpo.parameter import Condition, Kind, Parameter
 from hpo.registry import SAMPLERS
 from hpo.samplers.base import Exhausted, Outcome
@@ -212,3 +215,44 @@ def test_a_model_goes_on_from_what_another_run_found(name: str) -> None:
         search.ask()
         distances.append(abs(float(search.points[0]["x"]) - 0.2))
     assert sorted(distances)[2] < 0.1
+
+
+# Each of so many comparisons may fail by chance, all of them together once in a million times.
+FALSE_ALARM = 1e-6
+DRAWN = [
+    Parameter("linear", Kind.INT, low=-3, high=8, step=1),
+    Parameter("steps", Kind.INT, low=6, high=13, step=3),
+    Parameter("log", Kind.INT, low=1, high=8, sampling="log"),
+    Parameter("mirrored", Kind.INT, low=1, high=8, sampling="reverse_log"),
+    Parameter("powers", Kind.INT, low=1, high=64, step=2, sampling="log"),
+    Parameter("quarters", Kind.FLOAT, 0.0, low=0.0, high=1.0, step=0.25),
+    Parameter("words", Kind.CHOICE, "a", values=("a", "b", "c")),
+    Parameter("flag", Kind.BOOLEAN, False),
+    Parameter("free", Kind.FLOAT, 2.0, low=2.0, high=5.0),
+    Parameter("rate", Kind.FLOAT, 1e-4, low=1e-4, high=1.0, sampling="log"),
+    Parameter("decay", Kind.FLOAT, 0.1, low=0.1, high=0.9, sampling="reverse_log"),
+]
+
+
+def test_random_draws_each_parameter_as_keras_tuner_does() -> None:
+    """By chi-square where there are levels, by Kolmogorov and Smirnov where there are none."""
+    seed, space = random.randrange(10**6), SearchSpace(DRAWN)
+    print(f"seed {seed}")
+    points = Search("random", spaces.a_study(space), seed).run(3000, running=9999)
+    for theirs, parameter in zip(to_hyperparameters(space, {}).space, DRAWN, strict=True):
+        ours = [point[parameter.name] for point in points]
+        # Their rule, at probabilities so fine that what is between them does not matter.
+        ruled = [theirs.prob_to_value((i + 0.5) / 20_000) for i in range(20_000)]
+        if parameter.count is None:
+            chance = stats.ks_2samp(ours, ruled).pvalue
+        else:
+            shares = collections.Counter(map(_level, ruled))
+            seen = collections.Counter(map(_level, ours))
+            assert seen.keys() <= shares.keys()
+            expected = [shares[level] * len(ours) / len(ruled) for level in shares]
+            chance = stats.chisquare([seen[level] for level in shares], expected).pvalue
+        assert chance > FALSE_ALARM / len(DRAWN), parameter.name
+
+
+def _level(value: Any) -> Any:
+    return round(value, 9) if type(value) is float else value
