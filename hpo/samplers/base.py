@@ -5,8 +5,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import hashlib
-import importlib.metadata
-import importlib.util
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
@@ -92,6 +90,8 @@ class Sampler(abc.ABC):
     @classmethod
     def check_installed(cls) -> None:
         """Raises UsageError, saying what to do, where a package is missing."""
+        import importlib.util
+
         missing = [name for name in cls.requires if importlib.util.find_spec(name) is None]
         if missing:
             raise UsageError(
@@ -129,7 +129,11 @@ class Sampler(abc.ABC):
     @staticmethod
     def installed(name: str) -> str:
         """``name``, which begins with a package's, and the version of that."""
-        return f"{name} {importlib.metadata.version(name.partition('.')[0])}"
+        # Here, since it loads what `launch.py --help` has no use for.
+        import importlib.metadata
+
+        package = name.partition(".")[0]
+        return f"{name} {importlib.metadata.version(package)}"
 
     @abc.abstractmethod
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
