@@ -1,13 +1,14 @@
 # Two commands: `make demo` and `make test`. Both set up everything they need, once.
 PYTHON ?= python3
 VENV := .venv
+VENV_GP := .venv-gp
 BIN := $(VENV)/bin
 # Data that `make data` had to unpack beside the checkout.
 ifneq ($(wildcard .data/fashion-mnist),)
 export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
 endif
 
-.PHONY: demo test test-browser test-image lint data lock protos bench clean
+.PHONY: demo test test-browser test-gp test-image lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.runtime: requirements.txt
@@ -39,6 +40,16 @@ test-browser: $(VENV)/.browser
 	sh tools/get_browser.sh
 	$(BIN)/python -m pytest -m browser tests/test_browser.py --screenshots=.browser
 
+# The sampler `gp`, in an environment of its own: PyTorch takes several gigabytes.
+test-gp: $(VENV_GP)/.gp
+	$(VENV_GP)/bin/python -m pytest -m gp tests/test_samplers.py tests/test_sampler_conformance.py
+
+$(VENV_GP)/.gp: requirements.txt requirements-dev.txt requirements-gp.txt
+	$(PYTHON) -m venv $(VENV_GP)
+	$(VENV_GP)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r requirements.txt -r requirements-dev.txt -r requirements-gp.txt
+	touch $@
+
 # The container image, built and run as a cluster would: see the script for what it needs.
 test-image:
 	sh tools/test_image.sh
@@ -52,10 +63,12 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev data
 	$(BIN)/python benchmarks/chief_cost.py
 	$(BIN)/python benchmarks/stock_keras_tuner.py
+	$(BIN)/python benchmarks/sampler_quality.py
+	$(BIN)/python benchmarks/suggestion_cost.py
 
 lock:
 	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
-	for name in requirements requirements-gpu requirements-dev requirements-browser; do \
+	for name in requirements requirements-gpu requirements-dev requirements-browser requirements-gp; do \
 	    $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	        --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 	        $$name.in -o $$name.txt; done
@@ -65,4 +78,4 @@ protos: $(VENV)/.dev
 	    hpo/fleet/fleet.proto
 
 clean:
-	rm -rf $(VENV) .browser .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_GP) .browser .pytest_cache .mypy_cache .ruff_cache .hypothesis

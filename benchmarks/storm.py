@@ -48,7 +48,7 @@ from tests.live import LiveRun, points, processes_of
 STUDY = str(ROOT / "benchmarks" / "storm_study.py")
 SAMPLERS = ("random", "grid", "kt-random", "kt-grid", "kt-bayesian", "kt-hyperband")
 # Those that propose no point twice; a promotion of Hyperband's is a trial of its own.
-NEVER_TWICE = ("random", "grid", "kt-random", "kt-grid")
+NEVER_TWICE = ("random", "grid", "bayesian", "tpe", "gp", "cmaes", "qmc", "kt-random", "kt-grid")
 # What Hyperband makes of fewer is next to nothing.
 HYPERBAND_EPOCHS = 9
 COLUMNS = ("completed", "again", "twice", "lost", "failed", "left")

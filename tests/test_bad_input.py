@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import pathlib
 import socket
 import subprocess
@@ -256,3 +257,13 @@ def test_roles_by_hand_need_all_three_variables(tmp_path: pathlib.Path) -> None:
     done = launch("run", SLOW, "--runs", str(tmp_path), env=variables)
     assert done.returncode == 2
     assert "contains 'chief'" in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
+def test_sampler_without_its_package_is_refused_before_a_study_is_read(
+    tmp_path: pathlib.Path,
+) -> None:
+    study = tmp_path / "broken.py"
+    study.write_text("raise OSError('read')")
+    line = refused(tmp_path / "runs", "run", str(study), "--sampler", "gp")
+    assert "needs torch, which is not installed: pip install -r requirements-gp.txt" in line

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from hpo.registry import SAMPLERS
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # A module imports from its own layer and from those before it. A name stands for a module of
@@ -167,6 +169,27 @@ def test_what_runs_in_a_ray_actor_does_without_tensorflow() -> None:
     loaded = loaded_by("import hpo.engines.ray_tune.agent, hpo.engines.ray_tune.drive")
     assert "ray" in loaded
     assert loaded & {"tensorflow", "keras", "keras_tuner"} == set()
+
+
+ASKED = """
+from hpo.registry import SAMPLERS
+from tests.test_samplers import STUDY
+for name in {names}:
+    SAMPLERS.load(name)(STUDY, 1).ask("0000", [])
+"""
+
+
+def test_who_searches_without_a_model_never_loads_optuna() -> None:
+    named = "\n".join(f"SAMPLERS.load({name!r})" for name in SAMPLERS)
+    loaded = loaded_by(f"from hpo.registry import SAMPLERS\n{named}")
+    assert loaded & {"optuna", "scipy", "numpy", "torch", "cmaes", "tensorflow"} == set()
+    assert "optuna" not in loaded_by(ASKED.format(names=["random", "grid", "qmc"]))
+
+
+def test_optuna_brings_neither_tensorflow_nor_its_storages_database() -> None:
+    loaded = loaded_by(ASKED.format(names=["tpe", "cmaes", "bayesian"]))
+    assert "optuna" in loaded
+    assert loaded & {"tensorflow", "keras", "keras_tuner", "sqlalchemy", "sklearn"} == set()
 
 
 def test_help_is_there_at_once() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import importlib.util
 import math
 import random
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from hpo.errors import SpaceError, UsageError
 from hpo.hyperparameters import to_hyperparameters
 from hpo.parameter import Condition, Kind, Parameter
 from hpo.registry import SAMPLERS
@@ -215,6 +217,36 @@ def test_a_model_goes_on_from_what_another_run_found(name: str) -> None:
         search.ask()
         distances.append(abs(float(search.points[0]["x"]) - 0.2))
     assert sorted(distances)[2] < 0.1
+
+
+def test_gp_refuses_conditional_parameters_by_name() -> None:
+    with pytest.raises(SpaceError, match="'units' is conditional"):
+        SAMPLERS.load("gp").check(spaces.a_study(NESTED))
+    SAMPLERS.load("gp").check(spaces.a_study(PLAIN))
+
+
+@pytest.mark.gp
+def test_bayesian_is_a_gaussian_process_where_that_suits() -> None:
+    for space, kind in ((PLAIN, "GPSampler"), (NESTED, "TPESampler")):
+        assert (
+            f"samplers.{kind} " in Search("bayesian", spaces.a_study(space)).sampler.implementation
+        )
+
+
+@pytest.mark.parametrize("package", ["torch", "optuna"])
+def test_a_missing_package_is_named_with_what_to_do(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything_else = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: None if name == package else everything_else("json"),
+    )
+    with pytest.raises(UsageError, match=rf"needs {package}, which is not installed: pip install"):
+        SAMPLERS.load("gp").check_installed()
+    kind = Search("bayesian", spaces.a_study(PLAIN)).sampler.implementation
+    assert ("TPESampler" in kind) is (package == "torch")
 
 
 # Each of so many comparisons may fail by chance, all of them together once in a million times.
