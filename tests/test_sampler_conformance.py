@@ -219,6 +219,28 @@ def test_a_model_goes_on_from_what_another_run_found(name: str) -> None:
     assert sorted(distances)[2] < 0.1
 
 
+@each(MODELS)
+def test_one_that_fails_is_replaced_by_points_that_were_not_tried(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = SearchSpace([Parameter("step", Kind.INT, low=1, high=6, step=1)])
+    search = Search(name, spaces.a_study(few))
+
+    def fails(self: Any, seed: int) -> Any:
+        raise ZeroDivisionError
+
+    search.ask()
+    monkeypatch.setattr(type(search.sampler), "made", fails)
+    while len(search.records) < 6:
+        if len(search.records) == 3:
+            search.restart()
+        with pytest.raises(ZeroDivisionError):
+            search.ask()
+        trial_id = f"{len(search.records):04d}"
+        search.take(search.sampler.fall_back(trial_id, ZeroDivisionError("none")))
+    assert sorted(int(point["step"]) for point in search.points) == [1, 2, 3, 4, 5, 6]
+
+
 def test_gp_refuses_conditional_parameters_by_name() -> None:
     with pytest.raises(SpaceError, match="'units' is conditional"):
         SAMPLERS.load("gp").check(spaces.a_study(NESTED))

@@ -163,9 +163,13 @@ class Sampler(abc.ABC):
 
     def fall_back(self, trial_id: str, error: Exception) -> Proposal:
         """A random point in place of the one that could not be proposed for ``error``."""
-        params = self.space.sample(random.Random(f"{self.seed}:{trial_id}:fall back"))
+        params = self.at_random(random.Random(f"{self.seed}:{trial_id}:fall back"))
         self.given(trial_id, params)
         return Proposal(params, note=f"it failed ({error}), so this point is random")
+
+    def at_random(self, rng: random.Random) -> Params:
+        """A random point."""
+        return self.space.sample(rng)
 
     def restore(self, records: Iterable[TrialRecord]) -> None:
         """Replays the asks and the ends of ``records`` in the order in which they happened."""

@@ -79,7 +79,7 @@ class OptunaSampler(Sampler):
             if draft.params in self._untried:
                 self._begin(trial_id, draft.params, self.kept(draft.attrs))
                 return Proposal(draft.params, tag=self.tag_of(draft.number))
-        params = self._untried.draw(random.Random(f"{self.seed}:{trial_id}"))
+        params = self.at_random(random.Random(f"{self.seed}:{trial_id}"))
         self.given(trial_id, params)
         return Proposal(params, note=f"{_ASKS} proposals were tried before, so this one is random")
 
@@ -97,6 +97,9 @@ class OptunaSampler(Sampler):
         for number, outcome in enumerate(known):
             self.given(f"known-{number}", outcome.params)
             self._book.end(f"known-{number}", outcome)
+
+    def at_random(self, rng: random.Random) -> Params:
+        return self._untried.draw(rng)
 
     def kept(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """What must stay of the notes that Optuna's sampler made at a point it drew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import SpaceError
@@ -14,6 +15,8 @@ from hpo.trial import TrialRecord
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+
+log = logging.getLogger("tunefleet.sampler")
 
 _EXTRA = "pip install -r requirements-gp.txt, or take tpe, which does without"
 
@@ -98,7 +101,13 @@ class CmaEsSampler(OptunaSampler):
         # Drawn again instead of stored: a ledger from elsewhere must not bring a pickle along.
         number = int(record.tag["number"])
         seed = seed_of(self.seed, f"{record.trial_id}/0")
-        return self.kept(self._book.draft(self.made(seed), number).attrs)
+        try:
+            return self.kept(self._book.draft(self.made(seed), number).attrs)
+        except Exception:
+            # As when Optuna is another by now. A run must not end over it: the search goes on
+            # from the points alone, in a new generation.
+            log.exception("cannot draw trial %s again", record.trial_id)
+            return {}
 
 
 def _tpe(sampler: OptunaSampler, seed: int) -> BaseSampler:
