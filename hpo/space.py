@@ -156,10 +156,27 @@ class Grid:
         if parameter.name in params or not parameter.active(params):
             yield 1, params
         elif parameter.name in self._relevant[start + 1]:
-            for level in self._levels[start]:
-                yield 1, {**params, parameter.name: level}
+            for ways, level in self._told_apart(start):
+                yield ways, {**params, parameter.name: level}
         else:
             yield self._levels[start].count, params
+
+    def _told_apart(self, start: int) -> Iterator[tuple[int, Value]]:
+        """The levels that conditions name, and one for all others: there may be millions."""
+        name, levels = self._parameters[start].name, self._levels[start]
+        named = {
+            value
+            for parameter in self._parameters[start + 1 :]
+            for condition in parameter.conditions
+            if condition.name == name
+            for value in condition.values
+        }
+        if levels.count <= len(named) + 1 or not self._parameters[start].numeric:
+            yield from ((1, level) for level in levels)
+            return
+        told = [value for value in named if levels.has(value)]
+        yield from ((1, value) for value in told)
+        yield levels.count - len(told), next(level for level in levels if level not in named)
 
     def _point(self, index: int) -> Params:
         params: Params = {}
@@ -188,6 +205,7 @@ class _Levels:
 
     count: int
     at: Callable[[int], Value]
+    has: Callable[[Value], bool]
 
     def __iter__(self) -> Iterator[Value]:
         return map(self.at, range(self.count))
@@ -196,7 +214,7 @@ class _Levels:
 def _levels_of(parameter: Parameter, given: Sequence[Value] | None) -> _Levels:
     """The parameter's levels without repetitions."""
     if given is None and parameter.numeric and parameter.count is not None:
-        return _Levels(parameter.count, parameter.level)
+        return _Levels(parameter.count, parameter.level, lambda v: _is_level(parameter, v))
     if given is None:
         return _listed(parameter.levels())
     if isinstance(given, str) or not given:
@@ -208,7 +226,11 @@ def _levels_of(parameter: Parameter, given: Sequence[Value] | None) -> _Levels:
 
 def _listed(levels: Iterable[Value]) -> _Levels:
     distinct = list(dict.fromkeys(levels))
-    return _Levels(len(distinct), distinct.__getitem__)
+    return _Levels(len(distinct), distinct.__getitem__, distinct.__contains__)
+
+
+def _is_level(parameter: Parameter, value: Value) -> bool:
+    return parameter.contains(value) and parameter.level(parameter.index(value)) == value
 
 
 def _check_parents(parameters: Sequence[Parameter]) -> None:
