@@ -20,14 +20,14 @@ from scipy import stats
 from hpo.errors import SpaceError, UsageError
 from hpo.hyperparameters import to_hyperparameters
 from hpo.parameter import Condition, Kind, Parameter
-from hpo.registry import SAMPLERS
+from hpo.registry import SAMPLERS, owner_of
 from hpo.samplers.base import Exhausted, Outcome
 from hpo.space import SearchSpace
 from hpo.trial import Direction, Params, Report, TrialState
 from tests import spaces
 from tests.test_samplers import Search, each
 
-OURS = [name for name in SAMPLERS if name != "grid" and not name.startswith("kt-")]
+OURS = [name for name in SAMPLERS if name != "grid" and owner_of(name) is None]
 MODELS = [name for name in OURS if name not in ("random", "qmc")]
 some = settings(max_examples=10, deadline=None)
 

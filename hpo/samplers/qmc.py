@@ -23,6 +23,7 @@ class QmcSampler(Sampler):
     draws conditional parameters, and the whole first point, at random.
     """
 
+    ignores_results = True
     requires = ("scipy",)
 
     def __init__(self, study: Study, seed: int) -> None:
