@@ -84,7 +84,8 @@ def out(parser: Parser) -> None:
 def search(parser: Parser) -> None:
     """What to search."""
     add = parser.add_argument
-    add("--engine", default="keras-tuner", metavar="NAME", help="who drives (keras-tuner, ray)")
+    engines = "who drives: keras-tuner, ray, optuna (keras-tuner)"
+    add("--engine", default="keras-tuner", metavar="NAME", help=engines)
     add("--sampler", default="random", metavar="NAME", help="what to try (random)")
     add(
         "--pruner",

@@ -62,11 +62,13 @@ SAMPLERS = Registry(
         "ray:random": "hpo.samplers.ray_native.sampler:RayRandom",
         "ray:grid": "hpo.samplers.ray_native.sampler:RayGrid",
         "ray:optuna": "hpo.samplers.ray_native.sampler:RayOptuna",
+        "optuna:random": "hpo.samplers.optuna.native:OptunaRandom",
+        "optuna:grid": "hpo.samplers.optuna.native:OptunaGrid",
     },
 )
 
 # What a sampler's name begins with that is an engine's own, for comparison with others.
-_OWNERS = {"kt-": "keras-tuner", "ray:": "ray"}
+_OWNERS = {"kt-": "keras-tuner", "ray:": "ray", "optuna:": "optuna"}
 
 
 def owner_of(sampler: str) -> str | None:
@@ -79,6 +81,7 @@ ENGINES = Registry(
     {
         "keras-tuner": "hpo.engines.keras_tuner:ENGINE",
         "ray": "hpo.engines.ray_tune.engine:ENGINE",
+        "optuna": "hpo.engines.optuna:ENGINE",
     },
 )
 

@@ -8,6 +8,7 @@
             weights/       the best trial's weights
             checkpoints/   what unfinished trials go on from
             tensorboard/   projected from the ledger
+            optuna.journal the same as an Optuna study, where engine `optuna` leads
             logs/          the chief's, the workers' and the trials' logs
 """
 

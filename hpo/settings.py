@@ -30,13 +30,31 @@ class Setting:
     decides_results: bool = True
 
 
+OPTUNA_STORAGE = "optuna_storage"
+
+
+def _storage_url(value: str) -> str:
+    """``value`` itself where it can be an Optuna storage; raises UsageError."""
+    if "://" not in value:
+        raise UsageError(
+            f"--set {OPTUNA_STORAGE}={value}: give a URL such as sqlite:///searches.db"
+        )
+    return value
+
+
 SETTINGS = {
+    OPTUNA_STORAGE: Setting(
+        "URL",
+        "where engine optuna keeps its study (a journal in the run's folder)",
+        _storage_url,
+        decides_results=False,
+    ),
     "precision": Setting(
         "|".join(precision.CHOICES),
         "the numbers a Keras model computes in (float32)",
         precision.parse,
         precision.check_study,
-    )
+    ),
 }
 
 

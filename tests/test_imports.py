@@ -51,7 +51,7 @@ LAYERS: list[set[str]] = [
         "export",
         "provenance",
     }
-    | {"status", "tensorboard", "tensorboard_server", "tensorboard_upkeep"},
+    | {"status", "tensorboard", "tensorboard_server", "tensorboard_upkeep", "optuna_mirror"},
     {"fleet"},
     {"engines"},
     {"cluster"},
@@ -157,12 +157,19 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["fleet.lead", "fleet.worker", "engines.keras_tuner", "engines.ray_tune.engine"]
+    "part",
+    [
+        "fleet.lead",
+        "fleet.worker",
+        "engines.keras_tuner",
+        "engines.ray_tune.engine",
+        "engines.optuna",
+    ],
 )
 def test_whoever_leads_or_serves_a_search_does_without_tensorflow(part: str) -> None:
     loaded = loaded_by(f"import hpo.{part}")
     assert loaded & {"tensorflow", "keras", "keras_tuner", "tensorboard", "cryptography"} == set()
-    assert "ray" not in loaded
+    assert not loaded & {"ray", "optuna"}
 
 
 def test_what_runs_in_a_ray_actor_does_without_tensorflow() -> None:

@@ -24,7 +24,7 @@ from hpo import address, env, precision, settings, tls, token_file
 from hpo.attempts import retried
 from hpo.child import understood
 from hpo.crew import Crew
-from hpo.engines.base import check_supported, load_engine
+from hpo.engines.base import Engine, check_supported, load_engine
 from hpo.errors import RunError, TuneFleetError, UsageError
 from hpo.ledger import LedgerWriter
 from hpo.lock import Lock
@@ -58,11 +58,14 @@ def run(args: argparse.Namespace) -> int:
     if role:
         set_up_logging()
     path = find_study(args.study)
+    engine = load_engine(args.engine)
     if role and not role.is_chief:
+        engine.check_place(role.host, args.insecure, by_hand=True)
         return _work(args, role, path)
     request = _request(args, path)
     # What is wrong with the place is said before a study is read for seconds.
-    _check_place(role.host if role else args.host, args.insecure)
+    _check_place(engine, role.host if role else args.host, args.insecure, by_hand=bool(role))
+    _check_storage(engine, settings.together(args.set, decides_results=False))
     found = _existing(args, request)
     spec = ClusterSpec.from_options(args, workers=found.workers if found else DEFAULT_WORKERS)
     if not role:
@@ -90,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     """Goes on with a run that was interrupted, or with more trials than it had."""
     found = open_run(args.runs, args.run)
-    _check_place(args.host, args.insecure)
+    _check_place_of(found, args)
     if args.trials is not None:
         found = _with_trials(found, args.trials)
     if _limits(args):
@@ -106,7 +109,7 @@ def retry(args: argparse.Namespace) -> int:
     if not args.failed:
         raise UsageError("retry which trials? --failed runs those again that failed")
     spec = ClusterSpec.from_options(args, workers=found.workers)
-    _check_place(args.host, args.insecure)
+    _check_place_of(found, args)
     _check_precision(found.settings, spec)
     _devices(spec, found.request.engine)
     _queue_failed(found)
@@ -115,8 +118,22 @@ def retry(args: argparse.Namespace) -> int:
     return _search(found, spec, args.debug, local.Reserve([]))
 
 
-def _check_place(host: str, insecure: bool) -> None:
+def _check_place_of(found: Run, args: argparse.Namespace) -> None:
+    """The same for a run that goes on; its storage too may have gone since."""
+    engine = load_engine(found.request.engine)
+    _check_place(engine, args.host, args.insecure)
+    _check_storage(engine, found.settings)
+
+
+def _check_storage(engine: Engine, typed: settings.Settings) -> None:
+    """Raises UsageError where the Optuna storage that was named is out of reach."""
+    if url := typed.get(settings.OPTUNA_STORAGE):
+        engine.check_storage(url)
+
+
+def _check_place(engine: Engine, host: str, insecure: bool, by_hand: bool = False) -> None:
     """Raises UsageError where a chief could not, or should not, serve at ``host``."""
+    engine.check_place(host, insecure, by_hand)
     address.check(host, insecure)
     if not address.is_loopback(host):
         tls.given_identity()

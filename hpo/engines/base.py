@@ -54,6 +54,18 @@ class Engine(abc.ABC):
         RefusedError where it is about to leave.
         """
 
+    def check_place(self, host: str, insecure: bool, by_hand: bool) -> None:
+        """Raises UsageError where it cannot lead at ``host``, let others in, or be started by
+        hand, a role at a time.
+        """
+
+    def check_storage(self, url: str) -> None:
+        """Raises UsageError where it can keep no Optuna study at ``url``."""
+        raise UsageError(
+            f"engine {self.name} keeps no Optuna study: leave out --set optuna_storage, "
+            "or take --engine optuna"
+        )
+
 
 def load_engine(name: str) -> Engine:
     """The engine ``name``; raises UsageError for an unknown one."""

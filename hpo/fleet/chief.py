@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from hpo.checkpoint_store import CheckpointStore
 from hpo.coordinator import Coordinator
 from hpo.errors import PlaceError, TuneFleetError
-from hpo.fleet.projection import Projection
+from hpo.fleet.projection import TENSORBOARD, Kind, Projection
 from hpo.fleet.scribe import Scribe
 from hpo.ledger import SPENT, LedgerWriter
 from hpo.protocol import (
@@ -60,9 +60,12 @@ class SystemClock:
 
 
 class Chief:
-    """One run's search. Opening it takes the run's lock; RunError if another chief has it."""
+    """One run's search. Opening it takes the run's lock; RunError if another chief has it.
 
-    def __init__(self, run: Run) -> None:
+    What ``projections`` show is written behind the search.
+    """
+
+    def __init__(self, run: Run, projections: Sequence[Kind] = (TENSORBOARD,)) -> None:
         self.run = run
         self.clock = SystemClock()
         self.ledger = LedgerWriter(run.folder)
@@ -79,7 +82,7 @@ class Chief:
         self._sampler = run.sampler()
         self._sampler.restore(_last_attempts(records))
         self._thinking = concurrent.futures.ThreadPoolExecutor(1, "sampler")
-        self._projection = Projection(run, records)
+        self._projections = [Projection(kind, run, records) for kind in projections]
         self._scribe = Scribe(self.ledger, self.clock, self._show, self.fail)
         # Those who wait for a trial, in the order in which they came.
         self._waiters: dict[asyncio.Future[None], None] = {}
@@ -198,7 +201,8 @@ class Chief:
     def close(self) -> None:
         """Gives up the run; what is queued is written first."""
         self._thinking.shutdown()
-        self._projection.close()
+        for projection in self._projections:
+            projection.close()
         if self._failure is None:
             self.ledger.end_session(self.clock.wall())
         self.ledger.close()
@@ -234,7 +238,8 @@ class Chief:
 
     def _show(self, effects: Sequence[Effect]) -> None:
         """What was just written is for all to see."""
-        self._projection.show(effects)
+        for projection in self._projections:
+            projection.show(effects)
         changed = (e.attempt.record.state for e in effects if isinstance(e, StoreAttempt))
         # A trial that was handed out is no news for those who wait for one.
         if any(state is not TrialState.RUNNING for state in changed):

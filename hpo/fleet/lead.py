@@ -7,10 +7,11 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from hpo import env
 from hpo.fleet.chief import Chief
+from hpo.fleet.projection import TENSORBOARD, Kind
 from hpo.fleet.server import start_server
 from hpo.run import Run
 
@@ -29,11 +30,16 @@ async def _nobody(_: Chief) -> AsyncIterator[None]:
     yield
 
 
-async def lead(run: Run, role: env.Role, beside: Beside = _nobody) -> int:
-    """Leads the search of ``run``; answers the exit status once it is over."""
+async def lead(
+    run: Run, role: env.Role, beside: Beside = _nobody, also: Sequence[Kind] = ()
+) -> int:
+    """Leads the search of ``run``; answers the exit status once it is over.
+
+    It is shown in TensorBoard and in whatever ``also`` names.
+    """
     # A call waits so long at most for the threads that write, not for Python's 5 ms each time.
     sys.setswitchinterval(_SWITCH_S)
-    chief = Chief(run)
+    chief = Chief(run, (TENSORBOARD, *also))
     server = None
     try:
         server = await start_server(chief, role.host, role.port)

@@ -1,11 +1,12 @@
-"""TensorBoard's files, written behind a search as it goes."""
+"""What is shown of a search elsewhere, written behind it as it goes."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from hpo.protocol import Effect, StoreAttempt, StoreReport
 from hpo.run import Run
@@ -21,18 +22,41 @@ _PAUSE_S = 0.5
 _PAUSES = 15
 
 
+class Writer(Protocol):
+    """Keeps something in line with the ledger, and finds there what it had written before."""
+
+    def restore(self, records: Iterable[TrialRecord]) -> None:
+        """Brings it in line with all attempts of the run, histories included."""
+
+    def update(self, record: TrialRecord, reports: Sequence[Report]) -> None:
+        """What is new of an attempt: steps, and its end if the record says so."""
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+
+
+# What is written, in words, and what makes its writer in the thread in which that writes.
+Kind = tuple[str, Callable[[Run], Writer]]
+
+TENSORBOARD: Kind = (
+    "TensorBoard's files",
+    lambda run: TensorBoardWriter(run.tensorboard, run.study),
+)
+
+
 class Projection:
     """Writes in a thread of its own; a failure there costs no result."""
 
-    def __init__(self, run: Run, records: Sequence[TrialRecord]) -> None:
+    def __init__(self, kind: Kind, run: Run, records: Sequence[TrialRecord]) -> None:
+        self._what, self._make = kind
         self._run = run
         self._records = records
-        self._writer: TensorBoardWriter | None = None
+        self._writer: Writer | None = None
         # What is yet to be written of each attempt: its latest record, and steps.
         self._news: dict[str, tuple[TrialRecord, list[Report]]] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="tensorboard")
+        self._thread = threading.Thread(target=self._write, name=self._what)
         self._thread.start()
 
     def show(self, effects: Sequence[Effect]) -> None:
@@ -73,8 +97,10 @@ class Projection:
             self._writer.close()
 
     def _open(self) -> None:
-        self._writer = TensorBoardWriter(self._run.tensorboard, self._run.study)
-        self._writer.restore(self._records)
+        writer = self._make(self._run)
+        # Also where this fails: what is new of a trial may be written all the same.
+        self._writer = writer
+        writer.restore(self._records)
         self._records = ()
 
     def _update(self, record: TrialRecord, reports: Sequence[Report]) -> None:
@@ -85,5 +111,5 @@ class Projection:
         try:
             work(*args)
         except Exception:
-            # The next event of the same trial writes its file whole again.
-            log.exception("TensorBoard's files fall behind; the ledger has everything")
+            # What is missing is written by a later event of the trial, or by the next chief.
+            log.exception("%s fall behind; the ledger has everything", self._what)
