@@ -22,7 +22,9 @@ from hpo.trial import Params, TrialRecord, TrialState
 from tests import spaces
 
 # The samplers that pay no heed to results: their points do not depend on what runs.
-HEEDLESS = [name for name in SAMPLERS if name in ("random", "grid", "qmc")]
+HEEDLESS = [
+    name for name in SAMPLERS if name in ("random", "grid", "qmc", "optuna:random", "optuna:grid")
+]
 
 
 def each(names: Iterable[str]) -> Any:
@@ -46,13 +48,21 @@ SPACE = SearchSpace(
     ]
 )
 STUDY = spaces.a_study(SPACE, grid={"rate": [0.001, 0.01, 0.1], "units": [1, 8, 64]})
+# Optuna's own grid has no conditions.
+FLAT = spaces.a_study(
+    SearchSpace([p for p in SPACE.parameters if not p.conditions]), grid=STUDY.grid
+)
+
+
+def study_for(name: str) -> Study:
+    return FLAT if name == "optuna:grid" else STUDY
 
 
 class Search:
     """A search without workers: what a coordinator would keep of one, and its sampler."""
 
-    def __init__(self, name: str, study: Study = STUDY, seed: int = 7) -> None:
-        self.name, self.study, self.seed = name, study, seed
+    def __init__(self, name: str, study: Study | None = None, seed: int = 7) -> None:
+        self.name, self.study, self.seed = name, study or study_for(name), seed
         self.records: dict[str, TrialRecord] = {}
         self._seq = 0
         self.sampler = self._made()
@@ -148,7 +158,7 @@ def test_a_point_is_valid_and_has_a_tag_that_the_ledger_can_hold(name: str) -> N
     search = Search(name)
     search.run(12)
     for record in search.records.values():
-        SPACE.validate(record.params)
+        search.study.space.validate(record.params)
         assert _through_the_ledger(record) == record
     assert re.fullmatch(r"\w+(\.\w+)+ [\d.]+", search.sampler.implementation)
 
@@ -189,10 +199,11 @@ def test_a_restart_at_any_instant_changes_nothing(name: str, events: list[bool],
 @every_sampler
 def test_a_limit_is_kept(name: str) -> None:
     kind = SAMPLERS.load(name)
-    limit = kind.limit(STUDY)
+    study = study_for(name)
+    limit = kind.limit(study)
     assert limit is None or len(Search(name).run(60)) <= limit
-    assert kind.wanted(STUDY, 4) == 4
-    assert kind.wanted(STUDY, 10**6) == limit or 10**6
+    assert kind.wanted(study, 4) == 4
+    assert kind.wanted(study, 10**6) == limit or 10**6
 
 
 # --- random -------------------------------------------------------------------------------
@@ -298,3 +309,47 @@ def test_grid_of_a_vast_space_begins_at_once() -> None:
     digits = [Parameter(f"d{i}", Kind.CHOICE, 0, values=tuple(range(10))) for i in range(12)]
     search = Search("grid", spaces.a_study(SearchSpace(digits)))
     assert [point["d11"] for point in search.run(3)] == [0, 1, 2]
+
+
+# --- Optuna's own -------------------------------------------------------------------------
+
+
+def test_optunas_grid_takes_each_point_once_in_an_order_of_the_seeds() -> None:
+    found = [Search("optuna:grid", seed=seed).run(1000) for seed in (1, 1, 2)]
+    assert found[0] == found[1] != found[2]
+    expected = {spaces.frozen(point) for point in FLAT.space.grid(FLAT.grid)}
+    for points in found:
+        assert len(points) == len(expected)
+        assert {spaces.frozen(point) for point in points} == expected
+
+
+def test_optunas_grid_goes_on_in_the_middle_whatever_failed() -> None:
+    whole = Search("optuna:grid").run(1000)
+    search = Search("optuna:grid")
+    for number in range(7):
+        search.ask()
+        search.fail(f"{number:04d}")
+    search.restart()
+    assert search.run(1000) == whole
+
+
+def test_optunas_grid_refuses_by_name_what_it_cannot_express() -> None:
+    kind = SAMPLERS.load("optuna:grid")
+    with pytest.raises(SpaceError, match="'layers' is active only at some values of 'kind'"):
+        kind.check(STUDY)
+    with pytest.raises(SpaceError, match="'rate' is a float without a step"):
+        kind.check(spaces.a_study(FLAT.space))
+    digits = [Parameter(f"d{i}", Kind.CHOICE, 0, values=tuple(range(10))) for i in range(12)]
+    with pytest.raises(SpaceError, match="each in memory"):
+        kind.check(spaces.a_study(SearchSpace(digits)))
+
+
+def test_optunas_random_is_what_optuna_draws_by_the_trials_seed() -> None:
+    import optuna
+
+    search = Search("optuna:random")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed_of(7, "0002")))
+    trial = study.ask()
+    kind = ("flat", "deep")[trial.suggest_categorical("kind", [0, 1])]
+    assert search.run(3)[2]["kind"] == kind
+    assert search.points[2]["units"] == trial.suggest_int("units", 1, 64, log=True)

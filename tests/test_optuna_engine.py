@@ -1,0 +1,141 @@
+"""Engine optuna: the Optuna study that it keeps of a run, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hpo.optuna_mirror import JOURNAL, OptunaMirror, mirror
+from hpo.run import Run
+from tests.live import STUDIES, LiveRun, launch, read, wait_until
+
+SLOW = str(STUDIES / "slow.py")
+
+
+def trials_in(storage: Any, name: str | None = None) -> list[Any]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found: list[Any] = optuna.load_study(study_name=name, storage=storage).trials
+    return found
+
+
+def journal(run: pathlib.Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(run / JOURNAL)))
+
+
+def agrees(trials: list[Any], rows: list[dict[str, Any]]) -> None:
+    """The study shows each attempt once, as the ledger has it."""
+    by_key = {(t.user_attrs["trial_id"], t.user_attrs["attempt"]): t for t in trials}
+    assert len(by_key) == len(trials) == len(rows)
+    states = {"COMPLETED": "COMPLETE", "PRUNED": "PRUNED", "FAILED": "FAIL"}
+    for row in rows:
+        trial = by_key[row["trial_id"], row["attempt"]]
+        assert trial.state.name == states[row["state"]]
+        assert trial.user_attrs["params"] == row["params"]
+        assert trial.user_attrs["worker"] == row["worker"]
+        assert trial.user_attrs["failure"] == row["failure"]
+        assert trial.value == (None if row["state"] == "FAILED" else row["value"])
+        steps = {r["step"]: r["metrics"]["loss"] for r in row["history"]}
+        assert trial.intermediate_values == steps
+        assert set(trial.params) == set(trial.distributions) != set()
+        assert trial.datetime_complete >= trial.datetime_start
+
+
+def test_the_study_follows_a_search_whose_processes_are_killed(
+    start: Callable[..., LiveRun],
+) -> None:
+    options = ("--engine", "optuna", "--trials", "4", "--seed", "1")
+    own = {"SLOW_STEP_S": "0.8"}
+    run = start("r", "run", SLOW, *options, "--lease", "5", "--id", "r", env=own)
+    folder = run.runs / "r"
+    os.kill(run.busy_worker()["pid"], signal.SIGKILL)
+    seen = wait_until(lambda: trials_in(journal(folder), "r"), "a trial in the study")
+    assert {trial.state.name for trial in seen} <= {"RUNNING", "COMPLETE", "PRUNED", "FAIL"}
+    os.kill((run.status() or {})["chief"]["pid"], signal.SIGKILL)
+    status, out, err = run.wait()
+    assert status == 0, out + err
+    rows = run.read("trials")
+    assert any(row["failure"] == "PREEMPTED" for row in rows)
+    agrees(trials_in(journal(folder), "r"), rows)
+
+
+def test_a_study_that_was_damaged_or_is_missing_is_made_again(tmp_path: pathlib.Path) -> None:
+    options = ("--engine", "optuna", "--trials", "3", "--id", "r", "--runs", str(tmp_path))
+    done = launch("run", str(STUDIES / "curves.py"), *options)
+    assert done.returncode == 0, done.stderr
+    run, rows = Run(tmp_path / "r"), read(tmp_path, "r", "trials")
+    path = run.folder / JOURNAL
+    agrees(trials_in(journal(run.folder), "r"), rows)
+    whole = path.read_bytes()
+    # In the middle of a line, as a killed writer leaves it; and gone.
+    for left in (whole[: len(whole) * 2 // 3], b""):
+        path.write_bytes(left)
+        for _ in range(2):
+            restored(mirror(run), run)
+            agrees(trials_in(journal(run.folder), "r"), rows)
+
+
+def restored(made: OptunaMirror, run: Run) -> None:
+    reader = run.reader()
+    made.restore(reader.records())
+    reader.close()
+    made.close()
+
+
+def test_a_storage_of_ones_own_holds_the_study(tmp_path: pathlib.Path) -> None:
+    url = f"sqlite:///{tmp_path}/searches.db"
+    options = ("--engine", "optuna", "--trials", "3", "--set", f"optuna_storage={url}")
+    for run_id in ("one", "two"):
+        own = ("--id", run_id, "--runs", str(tmp_path))
+        done = launch("run", str(STUDIES / "curves.py"), *options, *own)
+        assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "one" / JOURNAL).exists()
+    for run_id in ("one", "two"):
+        name = f"{run_id}-{Run(tmp_path / run_id).created_at:.0f}"
+        agrees(trials_in(url, name), read(tmp_path, run_id, "trials"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--host", "0.0.0.0"), "--host 0.0.0.0 is open to others"),
+        (("--insecure",), "--insecure"),
+        (("--set", "optuna_storage=searches.db"), "give a URL such as sqlite:///"),
+        (("--set", "optuna_storage=sqlite:////no/such/folder/a.db"), "cannot be used"),
+        (("--sampler", "optuna:gird"), "did you mean 'optuna:grid'?"),
+        (("--sampler", "kt-random"), "only engine keras-tuner has it"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_in_a_line(
+    tmp_path: pathlib.Path, options: tuple[str, ...], said: str
+) -> None:
+    done = launch("run", SLOW, "--engine", "optuna", *options, "--runs", str(tmp_path))
+    assert done.returncode == 2
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("role", ["chief", "tuner0"])
+def test_roles_by_hand_are_refused(tmp_path: pathlib.Path, role: str) -> None:
+    by_hand = {
+        "KERASTUNER_TUNER_ID": role,
+        "KERASTUNER_ORACLE_IP": "127.0.0.1",
+        "KERASTUNER_ORACLE_PORT": "1",
+    }
+    done = launch("run", SLOW, "--engine", "optuna", "--runs", str(tmp_path), env=by_hand)
+    assert done.returncode == 2 and "no roles by hand" in done.stderr
+
+
+def test_another_engine_takes_no_storage(tmp_path: pathlib.Path) -> None:
+    options = ("--set", "optuna_storage=sqlite://", "--runs", str(tmp_path))
+    done = launch("run", SLOW, *options)
+    assert done.returncode == 2 and "take --engine optuna" in done.stderr
