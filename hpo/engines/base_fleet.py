@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class FleetEngine(Engine):
-    """A chief, and workers that are agents with a trial process each."""
+    """A chief and, where nothing else is said, workers that are agents with a trial each."""
 
     def roles(self, workers: int) -> list[str]:
         """The chief's id and the workers' ids."""

@@ -6,13 +6,13 @@ import asyncio
 import pathlib
 
 from hpo import env
-from hpo.engines.base import Engine
+from hpo.engines.base_fleet import FleetEngine
 from hpo.errors import UsageError
 from hpo.run import Run
 
 
-class RayEngine(Engine):
-    """A leader alone: its workers are actors, which Ray starts where it has room."""
+class RayEngine(FleetEngine):
+    """A chief alone: its workers are actors, which Ray starts where it has room."""
 
     name = "ray"
 
@@ -36,20 +36,6 @@ class RayEngine(Engine):
             "engine ray has no workers to start: let the host join the Ray cluster "
             "(ray start --address=...) instead"
         )
-
-    def drain(self, run: Run, address: str, immediate: bool, suspend: bool = False) -> None:
-        """Asks the leader of ``run`` to hand out nothing more."""
-        from hpo.fleet.client import calling
-
-        with calling(run, address) as client:
-            client.drain(immediate, suspend)
-
-    def scale(self, run: Run, address: str, workers: int) -> None:
-        """Tells the leader of ``run`` how many workers are wanted."""
-        from hpo.fleet.client import calling
-
-        with calling(run, address) as client:
-            client.scale(workers)
 
 
 ENGINE = RayEngine()
