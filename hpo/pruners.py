@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import abc
 import collections
+import itertools
 import math
 import statistics
 import zlib
+from collections.abc import Iterator
 
 from hpo.trial import Direction, TrialRecord, TrialState
 
@@ -85,8 +87,9 @@ class MedianPruner(Pruner):
 class AshaPruner(Pruner):
     """Asynchronous successive halving: at each rung the best third of those there goes on.
 
-    Rungs are the steps ``FACTOR`` to the power of ``first``, ``first + 1`` and so on. Whoever
-    comes first to a rung goes on, since nobody is better; nobody waits.
+    Rungs are the steps ``FACTOR`` to the power of ``first``, ``first + 1`` and so on; a trial
+    comes to one with its first step there or beyond. Whoever comes first to a rung goes on,
+    since nobody is better; nobody waits.
     """
 
     FACTOR = 3
@@ -94,28 +97,31 @@ class AshaPruner(Pruner):
     def __init__(self, direction: Direction, steps: int, seed: int, first: int = 0) -> None:
         super().__init__(direction, steps, seed)
         self._first = first
-        # By rung, what each trial that came there had reported.
-        self._rungs: dict[int, dict[str, float]] = collections.defaultdict(dict)
+        # By rung, the step with which each trial came there, and what it had reported.
+        self._rungs: dict[int, dict[str, tuple[int, float]]] = collections.defaultdict(dict)
 
     def reported(self, trial_id: str, step: int, value: float) -> None:
-        rung = self._rung(step)
-        if rung is not None:
-            self._rungs[rung][trial_id] = self._sign * value
+        for rung in itertools.takewhile(lambda rung: self.FACTOR**rung <= step, self._numbers()):
+            came = self._rungs[rung].get(trial_id)
+            if came is None or came[0] == step:
+                self._rungs[rung][trial_id] = (step, self._sign * value)
+                if self._falls(trial_id, rung):
+                    # It does not come to the next, even if its step lies beyond that.
+                    return
 
     def prunes(self, trial_id: str, step: int) -> bool:
-        rung = self._rung(step)
-        if rung is None:
-            return False
-        of_rung = self._rungs[rung]
-        going_on = max(len(of_rung) // self.FACTOR, 1)
-        return of_rung[trial_id] > sorted(of_rung.values())[going_on - 1]
+        rungs = itertools.takewhile(lambda rung: self.FACTOR**rung <= step, self._numbers())
+        came = (rung for rung in rungs if self._rungs[rung].get(trial_id, (0, 0.0))[0] == step)
+        return any(self._falls(trial_id, rung) for rung in came)
 
-    def _rung(self, step: int) -> int | None:
-        """The number of the rung at ``step``, if one is there."""
-        number = self._first
-        while self.FACTOR**number < step:
-            number += 1
-        return number if self.FACTOR**number == step else None
+    def _numbers(self) -> Iterator[int]:
+        return itertools.count(self._first)
+
+    def _falls(self, trial_id: str, rung: int) -> bool:
+        """Whether a trial is not among the best of those that came to ``rung``."""
+        values = sorted(value for _, value in self._rungs[rung].values())
+        going_on = max(len(values) // self.FACTOR, 1)
+        return self._rungs[rung][trial_id][1] > values[going_on - 1]
 
 
 class HyperbandPruner(Pruner):

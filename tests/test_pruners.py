@@ -32,19 +32,19 @@ def made(name: str, direction: Direction) -> Pruner:
 
 
 def decisions(
-    pruner: Pruner, curves: list[list[float]], first: int = 0
+    pruner: Pruner, curves: list[list[float]], first: int = 0, stride: int = 1
 ) -> list[tuple[list[float], TrialState]]:
     """What becomes of trials that run one after another, the ``first`` of them so numbered."""
     ended = []
     for number, curve in enumerate(curves, start=first):
         trial_id, state = f"{number:04d}", TrialState.COMPLETED
-        for step, value in enumerate(curve, start=1):
-            pruner.reported(trial_id, step, value)
-            if pruner.prunes(trial_id, step):
+        for count, value in enumerate(curve, start=1):
+            pruner.reported(trial_id, stride * count, value)
+            if pruner.prunes(trial_id, stride * count):
                 state = TrialState.PRUNED
                 break
         pruner.ended(trial_id, state)
-        ended.append((curve[:step], state))
+        ended.append((curve[:count], state))
     return ended
 
 
@@ -97,18 +97,18 @@ def test_bad_trials_are_ended_early(name: str) -> None:
 
 
 def by_optuna(
-    pruner: Any, direction: Direction, curves: list[list[float]], name: str = "study"
+    pruner: Any, direction: Direction, curves: list[list[float]], stride: int = 1
 ) -> list[tuple[list[float], TrialState]]:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     way = "minimize" if direction is Direction.MIN else "maximize"
-    study = optuna.create_study(direction=way, pruner=pruner, study_name=name)
+    study = optuna.create_study(direction=way, pruner=pruner)
     ended = []
     for curve in curves:
         trial, state = study.ask(), TrialState.COMPLETED
-        for step, value in enumerate(curve, start=1):
-            trial.report(value, step)
+        for count, value in enumerate(curve, start=1):
+            trial.report(value, stride * count)
             if trial.should_prune():
                 state = TrialState.PRUNED
                 break
@@ -116,7 +116,7 @@ def by_optuna(
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(trial, curve[-1])
-        ended.append((curve[:step], state))
+        ended.append((curve[:count], state))
     return ended
 
 
@@ -131,17 +131,17 @@ def test_median_is_optunas(curves: list[list[float]], direction: Direction) -> N
 
 
 @BESIDE_OPTUNA
-@given(CURVES, DIRECTIONS, st.integers(0, 2))
+@given(CURVES, DIRECTIONS, st.integers(0, 2), st.integers(1, 12))
 def test_asha_is_optunas_successive_halving(
-    curves: list[list[float]], direction: Direction, first: int
+    curves: list[list[float]], direction: Direction, first: int, stride: int
 ) -> None:
     from optuna.pruners import SuccessiveHalvingPruner
 
     theirs = SuccessiveHalvingPruner(
         min_resource=1, reduction_factor=AshaPruner.FACTOR, min_early_stopping_rate=first
     )
-    ours = decisions(AshaPruner(direction, STEPS, 3, first), curves)
-    assert ours == by_optuna(theirs, direction, curves)
+    ours = decisions(AshaPruner(direction, STEPS, 3, first), curves, stride=stride)
+    assert ours == by_optuna(theirs, direction, curves, stride)
 
 
 def test_hyperband_has_optunas_brackets_in_optunas_proportions() -> None:
