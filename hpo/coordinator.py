@@ -518,6 +518,8 @@ class Coordinator:
             if limit is not None and now - trial.begun > limit:
                 error = f"the trial ran for longer than {limit:g} s"
                 trial.change(failure=Failure.TIMEOUT, error=error)
+                # Its worker may be about to say the same, and sends the trial's log with it.
+                self._tell_end(trial)
                 self._end(trial, TrialState.FAILED)
 
     def _close(self, trial: OpenTrial, state: TrialState, seq: int | None) -> None:

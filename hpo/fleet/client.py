@@ -58,6 +58,7 @@ class Terms:
     train_examples: int | None
     schedule: Schedule
     settings: Settings
+    trial_timeout_s: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,9 @@ class ChiefClient:
                 last=reply.checkpoint_last,
             ),
             settings=dict(reply.settings),
+            trial_timeout_s=reply.trial_timeout_s
+            if reply.HasField("trial_timeout_s")
+            else math.inf,
         )
 
     def create_trial(self, worker_id: str) -> Granted | Stopped | None:

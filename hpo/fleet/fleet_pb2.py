@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hpo/fleet/fleet.proto\x12\ttunefleet\"\x7f\n\x05Grant\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x13\n\x06\x65pochs\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0ehas_checkpoint\x18\x06 \x01(\x08\x42\t\n\x07_epochs\"N\n\x0bJoinRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x14\n\x0cstudy_digest\x18\x04 \x01(\t\"\xf1\x02\n\tJoinReply\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\x12\r\n\x05study\x18\x02 \x01(\t\x12\x12\n\nsplit_seed\x18\x03 \x01(\x03\x12\x13\n\x06\x65pochs\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0etrain_examples\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1e\n\x11\x63heckpoint_epochs\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x19\n\x0c\x63heckpoint_s\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x17\n\x0f\x63heckpoint_last\x18\x08 \x01(\x08\x12\x34\n\x08settings\x18\t \x03(\x0b\x32\".tunefleet.JoinReply.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_epochsB\x11\n\x0f_train_examplesB\x14\n\x12_checkpoint_epochsB\x0f\n\r_checkpoint_s\"\r\n\x0b\x42\x65\x61tRequest\"3\n\x0cVerdictReply\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tunefleet.Verdict\"B\n\x0e\x45xplainRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"/\n\x0cOfferRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\x1c\n\nOfferReply\x12\x0e\n\x06wanted\x18\x01 \x01(\x08\"M\n\x0cWeightsChunk\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\" \n\x0c\x46\x65tchRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\"0\n\rResumeRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\",\n\nLogRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\"\x0e\n\x0cLeaveRequest\"\x0c\n\nLeaveReply\"2\n\x0c\x44rainRequest\x12\x11\n\timmediate\x18\x01 \x01(\x08\x12\x0f\n\x07suspend\x18\x02 \x01(\x08\"\x0c\n\nDrainReply\"\x1f\n\x0cScaleRequest\x12\x0f\n\x07workers\x18\x01 \x01(\x05\"\x0c\n\nScaleReply*(\n\x07Verdict\x12\t\n\x05GO_ON\x10\x00\x12\x08\n\x04STOP\x10\x01\x12\x08\n\x04LOST\x10\x02\x32\xe8\x05\n\x05\x46leet\x12\x34\n\x04Join\x12\x16.tunefleet.JoinRequest\x1a\x14.tunefleet.JoinReply\x12\x37\n\x04\x42\x65\x61t\x12\x16.tunefleet.BeatRequest\x1a\x17.tunefleet.VerdictReply\x12=\n\x07\x45xplain\x12\x19.tunefleet.ExplainRequest\x1a\x17.tunefleet.VerdictReply\x12>\n\x0cOfferWeights\x12\x17.tunefleet.OfferRequest\x1a\x15.tunefleet.OfferReply\x12\x41\n\x0bSendWeights\x12\x17.tunefleet.WeightsChunk\x1a\x17.tunefleet.VerdictReply(\x01\x12\x44\n\x0eSendCheckpoint\x12\x17.tunefleet.WeightsChunk\x1a\x17.tunefleet.VerdictReply(\x01\x12\x45\n\x0f\x46\x65tchCheckpoint\x12\x17.tunefleet.FetchRequest\x1a\x17.tunefleet.WeightsChunk0\x01\x12;\n\x06Resume\x12\x18.tunefleet.ResumeRequest\x1a\x17.tunefleet.VerdictReply\x12\x39\n\x07SendLog\x12\x15.tunefleet.LogRequest\x1a\x17.tunefleet.VerdictReply\x12\x37\n\x05Leave\x12\x17.tunefleet.LeaveRequest\x1a\x15.tunefleet.LeaveReply\x12\x37\n\x05\x44rain\x12\x17.tunefleet.DrainRequest\x1a\x15.tunefleet.DrainReply\x12\x37\n\x05Scale\x12\x17.tunefleet.ScaleRequest\x1a\x15.tunefleet.ScaleReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15hpo/fleet/fleet.proto\x12\ttunefleet\"\x7f\n\x05Grant\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x13\n\x06\x65pochs\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0ehas_checkpoint\x18\x06 \x01(\x08\x42\t\n\x07_epochs\"N\n\x0bJoinRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x14\n\x0cstudy_digest\x18\x04 \x01(\t\"\xa3\x03\n\tJoinReply\x12\x0f\n\x07lease_s\x18\x01 \x01(\x01\x12\r\n\x05study\x18\x02 \x01(\t\x12\x12\n\nsplit_seed\x18\x03 \x01(\x03\x12\x13\n\x06\x65pochs\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x1b\n\x0etrain_examples\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x1e\n\x11\x63heckpoint_epochs\x18\x06 \x01(\x05H\x02\x88\x01\x01\x12\x19\n\x0c\x63heckpoint_s\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12\x17\n\x0f\x63heckpoint_last\x18\x08 \x01(\x08\x12\x34\n\x08settings\x18\t \x03(\x0b\x32\".tunefleet.JoinReply.SettingsEntry\x12\x1c\n\x0ftrial_timeout_s\x18\n \x01(\x01H\x04\x88\x01\x01\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_epochsB\x11\n\x0f_train_examplesB\x14\n\x12_checkpoint_epochsB\x0f\n\r_checkpoint_sB\x12\n\x10_trial_timeout_s\"\r\n\x0b\x42\x65\x61tRequest\"3\n\x0cVerdictReply\x12#\n\x07verdict\x18\x01 \x01(\x0e\x32\x12.tunefleet.Verdict\"B\n\x0e\x45xplainRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\x12\r\n\x05\x65rror\x18\x03 \x01(\t\"/\n\x0cOfferRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\x1c\n\nOfferReply\x12\x0e\n\x06wanted\x18\x01 \x01(\x08\"M\n\x0cWeightsChunk\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x05\" \n\x0c\x46\x65tchRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\"0\n\rResumeRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\",\n\nLogRequest\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\"\x0e\n\x0cLeaveRequest\"\x0c\n\nLeaveReply\"2\n\x0c\x44rainRequest\x12\x11\n\timmediate\x18\x01 \x01(\x08\x12\x0f\n\x07suspend\x18\x02 \x01(\x08\"\x0c\n\nDrainReply\"\x1f\n\x0cScaleRequest\x12\x0f\n\x07workers\x18\x01 \x01(\x05\"\x0c\n\nScaleReply*(\n\x07Verdict\x12\t\n\x05GO_ON\x10\x00\x12\x08\n\x04STOP\x10\x01\x12\x08\n\x04LOST\x10\x02\x32\xe8\x05\n\x05\x46leet\x12\x34\n\x04Join\x12\x16.tunefleet.JoinRequest\x1a\x14.tunefleet.JoinReply\x12\x37\n\x04\x42\x65\x61t\x12\x16.tunefleet.BeatRequest\x1a\x17.tunefleet.VerdictReply\x12=\n\x07\x45xplain\x12\x19.tunefleet.ExplainRequest\x1a\x17.tunefleet.VerdictReply\x12>\n\x0cOfferWeights\x12\x17.tunefleet.OfferRequest\x1a\x15.tunefleet.OfferReply\x12\x41\n\x0bSendWeights\x12\x17.tunefleet.WeightsChunk\x1a\x17.tunefleet.VerdictReply(\x01\x12\x44\n\x0eSendCheckpoint\x12\x17.tunefleet.WeightsChunk\x1a\x17.tunefleet.VerdictReply(\x01\x12\x45\n\x0f\x46\x65tchCheckpoint\x12\x17.tunefleet.FetchRequest\x1a\x17.tunefleet.WeightsChunk0\x01\x12;\n\x06Resume\x12\x18.tunefleet.ResumeRequest\x1a\x17.tunefleet.VerdictReply\x12\x39\n\x07SendLog\x12\x15.tunefleet.LogRequest\x1a\x17.tunefleet.VerdictReply\x12\x37\n\x05Leave\x12\x17.tunefleet.LeaveRequest\x1a\x15.tunefleet.LeaveReply\x12\x37\n\x05\x44rain\x12\x17.tunefleet.DrainRequest\x1a\x15.tunefleet.DrainReply\x12\x37\n\x05Scale\x12\x17.tunefleet.ScaleRequest\x1a\x15.tunefleet.ScaleReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,46 +33,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOINREPLY_SETTINGSENTRY']._loaded_options = None
   _globals['_JOINREPLY_SETTINGSENTRY']._serialized_options = b'8\001'
-  _globals['_VERDICT']._serialized_start=1184
-  _globals['_VERDICT']._serialized_end=1224
+  _globals['_VERDICT']._serialized_start=1234
+  _globals['_VERDICT']._serialized_end=1274
   _globals['_GRANT']._serialized_start=36
   _globals['_GRANT']._serialized_end=163
   _globals['_JOINREQUEST']._serialized_start=165
   _globals['_JOINREQUEST']._serialized_end=243
   _globals['_JOINREPLY']._serialized_start=246
-  _globals['_JOINREPLY']._serialized_end=615
-  _globals['_JOINREPLY_SETTINGSENTRY']._serialized_start=499
-  _globals['_JOINREPLY_SETTINGSENTRY']._serialized_end=546
-  _globals['_BEATREQUEST']._serialized_start=617
-  _globals['_BEATREQUEST']._serialized_end=630
-  _globals['_VERDICTREPLY']._serialized_start=632
-  _globals['_VERDICTREPLY']._serialized_end=683
-  _globals['_EXPLAINREQUEST']._serialized_start=685
-  _globals['_EXPLAINREQUEST']._serialized_end=751
-  _globals['_OFFERREQUEST']._serialized_start=753
-  _globals['_OFFERREQUEST']._serialized_end=800
-  _globals['_OFFERREPLY']._serialized_start=802
-  _globals['_OFFERREPLY']._serialized_end=830
-  _globals['_WEIGHTSCHUNK']._serialized_start=832
-  _globals['_WEIGHTSCHUNK']._serialized_end=909
-  _globals['_FETCHREQUEST']._serialized_start=911
-  _globals['_FETCHREQUEST']._serialized_end=943
-  _globals['_RESUMEREQUEST']._serialized_start=945
-  _globals['_RESUMEREQUEST']._serialized_end=993
-  _globals['_LOGREQUEST']._serialized_start=995
-  _globals['_LOGREQUEST']._serialized_end=1039
-  _globals['_LEAVEREQUEST']._serialized_start=1041
-  _globals['_LEAVEREQUEST']._serialized_end=1055
-  _globals['_LEAVEREPLY']._serialized_start=1057
-  _globals['_LEAVEREPLY']._serialized_end=1069
-  _globals['_DRAINREQUEST']._serialized_start=1071
-  _globals['_DRAINREQUEST']._serialized_end=1121
-  _globals['_DRAINREPLY']._serialized_start=1123
-  _globals['_DRAINREPLY']._serialized_end=1135
-  _globals['_SCALEREQUEST']._serialized_start=1137
-  _globals['_SCALEREQUEST']._serialized_end=1168
-  _globals['_SCALEREPLY']._serialized_start=1170
-  _globals['_SCALEREPLY']._serialized_end=1182
-  _globals['_FLEET']._serialized_start=1227
-  _globals['_FLEET']._serialized_end=1971
+  _globals['_JOINREPLY']._serialized_end=665
+  _globals['_JOINREPLY_SETTINGSENTRY']._serialized_start=529
+  _globals['_JOINREPLY_SETTINGSENTRY']._serialized_end=576
+  _globals['_BEATREQUEST']._serialized_start=667
+  _globals['_BEATREQUEST']._serialized_end=680
+  _globals['_VERDICTREPLY']._serialized_start=682
+  _globals['_VERDICTREPLY']._serialized_end=733
+  _globals['_EXPLAINREQUEST']._serialized_start=735
+  _globals['_EXPLAINREQUEST']._serialized_end=801
+  _globals['_OFFERREQUEST']._serialized_start=803
+  _globals['_OFFERREQUEST']._serialized_end=850
+  _globals['_OFFERREPLY']._serialized_start=852
+  _globals['_OFFERREPLY']._serialized_end=880
+  _globals['_WEIGHTSCHUNK']._serialized_start=882
+  _globals['_WEIGHTSCHUNK']._serialized_end=959
+  _globals['_FETCHREQUEST']._serialized_start=961
+  _globals['_FETCHREQUEST']._serialized_end=993
+  _globals['_RESUMEREQUEST']._serialized_start=995
+  _globals['_RESUMEREQUEST']._serialized_end=1043
+  _globals['_LOGREQUEST']._serialized_start=1045
+  _globals['_LOGREQUEST']._serialized_end=1089
+  _globals['_LEAVEREQUEST']._serialized_start=1091
+  _globals['_LEAVEREQUEST']._serialized_end=1105
+  _globals['_LEAVEREPLY']._serialized_start=1107
+  _globals['_LEAVEREPLY']._serialized_end=1119
+  _globals['_DRAINREQUEST']._serialized_start=1121
+  _globals['_DRAINREQUEST']._serialized_end=1171
+  _globals['_DRAINREPLY']._serialized_start=1173
+  _globals['_DRAINREPLY']._serialized_end=1185
+  _globals['_SCALEREQUEST']._serialized_start=1187
+  _globals['_SCALEREQUEST']._serialized_end=1218
+  _globals['_SCALEREPLY']._serialized_start=1220
+  _globals['_SCALEREPLY']._serialized_end=1232
+  _globals['_FLEET']._serialized_start=1277
+  _globals['_FLEET']._serialized_end=2021
 # @@protoc_insertion_point(module_scope)

@@ -45,7 +45,7 @@ class JoinRequest(_message.Message):
     def __init__(self, host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., study_digest: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
-    __slots__ = ("lease_s", "study", "split_seed", "epochs", "train_examples", "checkpoint_epochs", "checkpoint_s", "checkpoint_last", "settings")
+    __slots__ = ("lease_s", "study", "split_seed", "epochs", "train_examples", "checkpoint_epochs", "checkpoint_s", "checkpoint_last", "settings", "trial_timeout_s")
     class SettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class JoinReply(_message.Message):
     CHECKPOINT_S_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_LAST_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     lease_s: float
     study: str
     split_seed: int
@@ -71,7 +72,8 @@ class JoinReply(_message.Message):
     checkpoint_s: float
     checkpoint_last: bool
     settings: _containers.ScalarMap[str, str]
-    def __init__(self, lease_s: _Optional[float] = ..., study: _Optional[str] = ..., split_seed: _Optional[int] = ..., epochs: _Optional[int] = ..., train_examples: _Optional[int] = ..., checkpoint_epochs: _Optional[int] = ..., checkpoint_s: _Optional[float] = ..., checkpoint_last: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    trial_timeout_s: float
+    def __init__(self, lease_s: _Optional[float] = ..., study: _Optional[str] = ..., split_seed: _Optional[int] = ..., epochs: _Optional[int] = ..., train_examples: _Optional[int] = ..., checkpoint_epochs: _Optional[int] = ..., checkpoint_s: _Optional[float] = ..., checkpoint_last: _Optional[bool] = ..., settings: _Optional[_Mapping[str, str]] = ..., trial_timeout_s: _Optional[float] = ...) -> None: ...
 
 class BeatRequest(_message.Message):
     __slots__ = ()

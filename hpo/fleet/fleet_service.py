@@ -53,6 +53,7 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             checkpoint_s=self._chief.schedule.seconds,
             checkpoint_last=self._chief.schedule.last,
             settings=run.settings,
+            trial_timeout_s=run.rules.trial_timeout_s,
         )
 
     async def Beat(self, request: fleet_pb2.BeatRequest, context: Context) -> Any:

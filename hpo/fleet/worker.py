@@ -168,7 +168,7 @@ class Worker:
         order = _order(granted, terms, self._checkpoint(granted, scratch))
         trial = self._processes.start(order, log_file, scratch)
         try:
-            outcome = self._attend(trial, granted)
+            outcome = self._attend(trial, granted, terms.trial_timeout_s)
             if isinstance(outcome, Died):
                 outcome = obituary(outcome.exit_code, memory.kills() > killed_before)
             self._tell_end(granted, outcome, log_file)
@@ -186,9 +186,16 @@ class Worker:
             return None
         return path
 
-    def _attend(self, trial: TrialProcess, granted: Granted) -> Outcome | Died:
-        """Relays between the trial and the chief until its end; LostError if it is taken away."""
+    def _attend(self, trial: TrialProcess, granted: Granted, limit_s: float) -> Outcome | Died:
+        """Relays between the trial and the chief until its end; LostError if it is taken away.
+
+        The chief ends a trial that takes too long by itself, but this is sooner: it would be
+        heard of with the next heartbeat.
+        """
+        deadline = time.monotonic() + limit_s
         while not self._lost.is_set() and time.monotonic() < self._leave_by:
+            if time.monotonic() > deadline:
+                return Outcome(Failure.TIMEOUT, f"the trial ran for longer than {limit_s:g} s")
             message: Message | None = trial.next_message(_LOOK_S)
             if isinstance(message, Outcome | Died):
                 return message
