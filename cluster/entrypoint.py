@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -76,8 +77,10 @@ def main(engine_name: str, what: str) -> int:
         token_file = pathlib.Path(os.environ.get(env.TOKEN_FILE, ""))
         return engine.work(role, token_file, pathlib.Path(what))
     except TuneFleetError as error:
-        # The last line of the log: whoever started this process shows it as the reason.
-        print(f"launch.py: {error}", file=sys.stderr, flush=True)
+        # The last line of the log: whoever started this process shows it as the reason. It may
+        # be just for want of room that there is no room for it.
+        with contextlib.suppress(OSError):
+            print(f"launch.py: {error}", file=sys.stderr, flush=True)
         return error.exit_status
     except Exception:
         # Not 1, which Python would give: that is a search in which nothing completed.

@@ -34,6 +34,8 @@ _DEATHS, _DEATHS_WITHIN_S = 5, 20.0
 _SENT_BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
 # The chief's own verdicts: done, nothing completed, refused, its place failed, drained.
 _FINAL = (0, 1, 2, 3, 75)
+# How the lines of a chief's log begin with what it leaves for, serves and fails in.
+_SAYS, _SERVES, _ERROR = "launch.py: ", "INFO tunefleet.chief: serving", "ERROR tunefleet.chief: "
 # A worker's, told by the chief that the search is over; the chief is about to leave too.
 _SENT_AWAY = (0, 75)
 
@@ -368,7 +370,13 @@ def _start(
 
 
 def _last_words(process: _Process, status: int) -> TuneFleetError:
-    """What a process that gave up said on the last line of its log."""
+    """What a process that gave up said of it in its log."""
     lines = process.plan.log.read_text(errors="replace").splitlines()
-    words = lines[-1].removeprefix("launch.py: ") if lines else f"status {status}"
+    words = lines[-1] if lines else f"status {status}"
+    if not words.startswith(_SAYS):
+        # There was no room on the disk for a last line; the first error is what led to it.
+        begun = max((n for n, line in enumerate(lines) if _SERVES in line), default=0)
+        errors = (line.partition(_ERROR)[2] for line in lines[begun:] if _ERROR in line)
+        words = next(errors, words)
+    words = words.removeprefix(_SAYS)
     return UsageError(words) if status == 2 else PlaceError(words)
