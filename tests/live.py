@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -135,6 +136,19 @@ def processes_of(marker: str) -> list[int]:
         if marker.encode() in text and state and state.group(1) != "Z":
             found.append(int(folder.name))
     return found
+
+
+def left_alone(runs: pathlib.Path, timeout: float) -> None:
+    """Nothing of what ran under ``runs`` is there any more, or will be after ``timeout``."""
+    try:
+        wait_until(lambda: processes_of(str(runs)) == [], "no process is left", timeout)
+    except AssertionError as error:
+        left = []
+        for pid in processes_of(str(runs)):
+            with contextlib.suppress(OSError):
+                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                left.append(f"{pid}: {b' '.join(words)[:160].decode()}")
+        raise AssertionError(f"{error}; there are: {left}") from None
 
 
 def points(rows: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:

@@ -177,11 +177,10 @@ def test_a_search_ends_bad_trials_early_and_says_so(tmp_path: pathlib.Path) -> N
     for row in rows:
         steps = [report["step"] for report in row["history"]]
         assert steps == list(range(1, len(steps) + 1))
-        assert (len(steps) == 9) == (row["state"] == "COMPLETED")
+        assert len(steps) in ((1, 3, 9) if row["state"] == "PRUNED" else (9,))
         assert row["failure"] is None and row["error"] is None
         # The best step so far, as for any other trial.
         assert row["value"] == min(report["metrics"]["loss"] for report in row["history"])
-        assert len(steps) in (1, 3, 9)
     pruned = next(row["trial_id"] for row in rows if row["state"] == "PRUNED")
     log = launch("logs", "pruned", pruned, "--runs", str(tmp_path))
     assert "told to stop" in log.stdout

@@ -16,14 +16,10 @@ import pytest
 from hpo.engines.base import load_engine
 from hpo.engines.ray_tune.room import Node, Share, share
 from hpo.errors import UsageError
-from tests.live import STUDIES, LiveRun, launch, points, wait_until
+from tests.live import STUDIES, LiveRun, launch, left_alone, points, wait_until
 
 RAY = ("--engine", "ray", "--seed", "1")
 Start = Callable[..., LiveRun]
-
-
-def nothing_is_left(run: LiveRun) -> None:
-    wait_until(lambda: run.processes() == [], "no process is left", timeout=15)
 
 
 def busy_actor(run: LiveRun) -> dict[str, Any]:
@@ -58,7 +54,7 @@ def test_every_point_of_a_grid_once_whatever_happens_to_it(start: Start) -> None
     assert "troubled.py" in words["raise"] and "ValueError: there is no" in words["raise"]
     assert "SIGKILL" in words["die"]
     assert "loss is nan at step 1" in words["nan"]
-    nothing_is_left(run)
+    left_alone(run.runs, 30.0)
 
 
 def test_a_search_outlives_its_leader_and_then_its_run(start: Start) -> None:
@@ -77,7 +73,7 @@ def test_a_search_outlives_its_leader_and_then_its_run(start: Start) -> None:
     wait_until(lambda: len((run.status() or {})["workers"]) == 3, "three workers")
     run.process.kill()
     run.process.wait()
-    nothing_is_left(run)
+    left_alone(run.runs, 30.0)
     before = [row for row in run.read("trials") if row["state"] == "COMPLETED"]
     resumed = LiveRun(run.runs, "slow", "resume", "slow", env=slowly)
     try:
@@ -85,7 +81,7 @@ def test_a_search_outlives_its_leader_and_then_its_run(start: Start) -> None:
         stopped = launch("stop", "slow", "--runs", str(run.runs))
         assert stopped.returncode == 0, stopped.stderr
         assert resumed.wait()[0] in (0, 75)
-        nothing_is_left(run)
+        left_alone(run.runs, 30.0)
     finally:
         resumed.end()
     rows = run.read("trials")
@@ -116,7 +112,7 @@ def test_a_keras_trial_goes_on_from_its_checkpoint_and_leaves_its_weights(start:
     assert "Epoch 6/6" in log and "Epoch 2/6" not in log
     assert [path.name for path in (folder / "weights").iterdir()] == ["0000.weights.h5"]
     assert run.read("best")["test"]["accuracy"] > 0
-    nothing_is_left(run)
+    left_alone(run.runs, 30.0)
 
 
 # --- without Ray --------------------------------------------------------------------------
