@@ -34,9 +34,12 @@ class WeightsStore:
         return Incoming(self.path(trial_id))
 
     def keep_only(self, trial_ids: Collection[str]) -> None:
-        """Removes the weights of every other trial, and what was left half received."""
+        """Removes the weights of every other trial, and what was left half received of them.
+
+        What is just being received of these stays: trials end at the same time.
+        """
         for path in self._folder.iterdir():
-            if path.name.removesuffix(_SUFFIX) not in trial_ids:
+            if path.name.partition(".")[0] not in trial_ids:
                 path.unlink(missing_ok=True)
 
 

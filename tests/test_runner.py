@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 from typing import Any
 
@@ -15,6 +16,7 @@ from hpo.link import Outcome, TrialOrder
 from hpo.runner import run_trial, set_up_tensorflow
 from hpo.study import StudyModule
 from hpo.trial import Direction, Failure, Params, Report
+from hpo.weights import WeightsStore
 from tests.listener import Listener
 
 HEAD = """
@@ -237,3 +239,17 @@ def test_directions_are_inferred_where_the_name_tells() -> None:
         "wobble": None,
     }
     assert {name: infer_direction(name) for name in names} == names
+
+
+def test_weights_that_are_on_their_way_survive_another_trials_end(tmp_path: pathlib.Path) -> None:
+    store = WeightsStore(tmp_path)
+    coming = store.receive("0001")
+    coming.write(b"half")
+    left = store.receive("0000")
+    left.write(b"of a trial that is over")
+    store.keep_only({"0001", "0002"})
+    assert [path.name[:4] for path in tmp_path.iterdir()] == ["0001"]
+    coming.write(b" and half")
+    assert coming.finish(hashlib.sha256(b"half and half").hexdigest())
+    assert store.path("0001").read_bytes() == b"half and half"
+    left.discard()
