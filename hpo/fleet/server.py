@@ -90,8 +90,8 @@ class _OnlyWithToken(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Finds the handler of a call that carries the run's token, before its message is received.
 
     With ``is_open`` KerasTuner's own service is spared: its workers know no token. This is a
-    handler that holds the services' own, and no interceptor: gRPC calls those as coroutines of
-    their own, which would cost a fifth of a call.
+    handler that holds the services' own, and no interceptor: gRPC would run that as one more
+    coroutine at each call.
     """
 
     def __init__(
