@@ -8,7 +8,7 @@ ifneq ($(wildcard .data/fashion-mnist),)
 export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
 endif
 
-.PHONY: demo test test-browser test-gp test-image lint data lock protos bench clean
+.PHONY: demo test test-ray test-browser test-gp test-image lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.runtime: requirements.txt
@@ -34,6 +34,10 @@ demo: data
 
 test: $(VENV)/.dev data
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# What starts Ray: by itself, since Ray wants its processes up within half a minute.
+test-ray: $(VENV)/.dev data
+	$(BIN)/python -m pytest -m ray
 
 # The HParams page as a person sees it, in Chromium; pictures go to .browser/.
 test-browser: $(VENV)/.browser

@@ -28,7 +28,10 @@ from tests.live import (
     wait_until,
 )
 
-every_engine = pytest.mark.parametrize("engine", list(ENGINES))
+every_engine = pytest.mark.parametrize(
+    "engine",
+    [pytest.param(name, marks=pytest.mark.ray if name == "ray" else ()) for name in ENGINES],
+)
 Start = Callable[..., LiveRun]
 
 FUNCTION = str(ROOT / "examples" / "plain_function.py")

@@ -29,6 +29,7 @@ def busy_actor(run: LiveRun) -> dict[str, Any]:
     return next(worker for worker in workers if worker["id"] == busy["id"])
 
 
+@pytest.mark.ray
 def test_every_point_of_a_grid_once_whatever_happens_to_it(start: Start) -> None:
     study = str(STUDIES / "troubled.py")
     run = start("grid", "run", study, *RAY, "--id", "grid", "--sampler", "grid", "--workers", "4")
@@ -57,6 +58,7 @@ def test_every_point_of_a_grid_once_whatever_happens_to_it(start: Start) -> None
     left_alone(run.runs, 30.0)
 
 
+@pytest.mark.ray
 def test_a_search_outlives_its_leader_and_then_its_run(start: Start) -> None:
     study = str(STUDIES / "slow.py")
     slowly = {"SLOW_STEP_S": "0.3"}
@@ -91,6 +93,7 @@ def test_a_search_outlives_its_leader_and_then_its_run(start: Start) -> None:
     assert all(row["failure"] in (None, "PREEMPTED") for row in rows)
 
 
+@pytest.mark.ray
 def test_a_keras_trial_goes_on_from_its_checkpoint_and_leaves_its_weights(start: Start) -> None:
     study = str(STUDIES / "slow_keras.py")
     options = ("--trials", "1", "--workers", "1", "--checkpoint-every", "2", "--id", "keras")

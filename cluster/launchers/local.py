@@ -26,7 +26,7 @@ from hpo.ledger import LedgerReader
 _POLL_S = 0.1
 _SHOW_S = 0.5
 # A leader that starts Ray on a busy machine needs long.
-_START_S = 120.0
+_START_S = 180.0
 _LEAVE_S = 15.0
 # So many deaths of one process in so short a time will not be mended by another start,
 # unless somebody else sent them: a process cannot help being killed.
@@ -224,6 +224,7 @@ class _Supervisor:
         status = chief.popen.poll()
         if status is None:
             return None
+        _end_rest(chief)
         if status in (2, 3):
             raise _last_words(chief, status)
         if status in _FINAL:
@@ -344,6 +345,17 @@ class _Supervisor:
             except subprocess.TimeoutExpired:
                 process.popen.kill()
                 process.popen.wait()
+        if self._chief:
+            _end_rest(self._chief)
+
+
+def _end_rest(chief: _Process) -> None:
+    """Ends what a chief that has left had started, and what would outlive it for a while.
+
+    Ray's agents, for example, look for a leader that was killed for more than a minute.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(chief.popen.pid, signal.SIGKILL)
 
 
 def _start(

@@ -15,11 +15,13 @@ from hpo.trial import Report, TrialRecord, TrialState
 
 log = logging.getLogger("tunefleet.chief")
 
-# From one writing to the next, in seconds and as a multiple of what the last one took: what
-# comes meanwhile is written together, a file at a time, and however many trials there are it
-# takes no more than a small part of a core.
+# How long it looks away when there is nothing to write, in seconds.
 _PAUSE_S = 0.5
-_PAUSES = 15
+# It rests so many times as long as a file took. What comes meanwhile for another file waits
+# there and is written together: however many trials there are, it takes no more than a small
+# part of a core. All files at once would be one big piece of work for the disk, and the
+# ledger's next commit, which every call waits for, would have to wait for that.
+_REST = 15
 
 
 class Writer(Protocol):
@@ -82,19 +84,24 @@ class Projection:
 
     def _write(self) -> None:
         self._guarded(self._open)
-        pause_s = _PAUSE_S
         while True:
-            closing = self._closing.wait(pause_s)
+            closing = self._closing.is_set()
             began = time.monotonic()
-            with self._lock:
-                news, self._news = self._news, {}
-            for record, reports in news.values():
-                self._guarded(self._update, record, reports)
-            if closing:
+            news = self._oldest()
+            if news:
+                self._guarded(self._update, *news)
+                self._closing.wait(_REST * (time.monotonic() - began))
+            elif closing:
                 break
-            pause_s = max(_PAUSE_S, _PAUSES * (time.monotonic() - began))
+            else:
+                self._closing.wait(_PAUSE_S)
         if self._writer:
             self._writer.close()
+
+    def _oldest(self) -> tuple[TrialRecord, list[Report]] | None:
+        """What is new of the attempt that has waited longest."""
+        with self._lock:
+            return self._news.pop(next(iter(self._news))) if self._news else None
 
     def _open(self) -> None:
         writer = self._make(self._run)

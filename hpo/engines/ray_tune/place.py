@@ -21,6 +21,8 @@ from hpo.engines.ray_tune.room import Node, Share, share
 from hpo.errors import PlaceError
 from hpo.run import Run
 
+log = logging.getLogger("tunefleet.ray")
+
 # Ray reads these when it is imported. Its own reports, files and pictures of a search would
 # cost more with each trial, and say what the ledger and TensorBoard say already.
 _QUIET = {
@@ -97,21 +99,42 @@ def _connect(address: str) -> None:
 
 
 def _start(folder: pathlib.Path, workers: int) -> None:
+    """Starts Ray on this machine, once more where the first start failed.
+
+    Ray gives its own processes half a minute to come up, which is little where others are
+    busy too.
+    """
+    try:
+        _start_once(folder, workers)
+    except Exception as error:  # Ray raises what its many parts raise
+        log.warning("Ray did not start, and is started again: %s", error)
+        _start_again(folder, workers)
+
+
+def _start_again(folder: pathlib.Path, workers: int) -> None:
     import ray
 
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
     try:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            resources={_WORKER: _ANY_NUMBER},
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            object_store_memory=_OBJECTS_BYTES,
-            _temp_dir=str(folder),
-        )
-    except Exception as error:  # Ray raises what its many parts raise
+        _start_once(folder, workers)
+    except Exception as error:  # as above
         raise PlaceError(f"Ray does not start on this machine: {error}") from error
+
+
+def _start_once(folder: pathlib.Path, workers: int) -> None:
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=workers,
+        resources={_WORKER: _ANY_NUMBER},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        object_store_memory=_OBJECTS_BYTES,
+        _temp_dir=str(folder),
+    )
 
 
 def _folder(run: Run) -> pathlib.Path:
