@@ -7,6 +7,7 @@ import pathlib
 from typing import Protocol
 
 from hpo.schedule import NEVER, Schedule
+from hpo.settings import Settings
 from hpo.space import SearchSpace
 from hpo.trial import Answer, Direction, Failure, Params, Report
 
@@ -33,7 +34,7 @@ class TrialOrder:
 
     ``seed`` is the trial's own, ``split_seed`` the run's: every trial of a run validates
     on the same examples. It goes on from ``checkpoint``, if there is one that fits.
-    ``precision`` None leaves it to Keras (see hpo.precision).
+    ``settings`` are the run's (see hpo.settings).
     """
 
     trial_id: str
@@ -47,7 +48,7 @@ class TrialOrder:
     space: SearchSpace
     schedule: Schedule = NEVER
     checkpoint: pathlib.Path | None = None
-    precision: str | None = None
+    settings: Settings = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

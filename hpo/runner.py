@@ -14,6 +14,7 @@ from hpo.hyperparameters import to_hyperparameters
 from hpo.inputs import Inputs, prepare, skip_epochs
 from hpo.link import Link, Outcome, TrialOrder
 from hpo.precision import apply as apply_precision
+from hpo.settings import EARLY_STOPPING
 from hpo.space import SearchSpace
 from hpo.study import Form, StudyModule, metrics_of
 from hpo.told import ReportFn, Told
@@ -83,17 +84,17 @@ def _fit(module: StudyModule, order: TrialOrder, link: Link, scratch: pathlib.Pa
     # It brings Keras in, which this module's importers do without.
     from hpo.watch import Watch
 
-    set_up_tensorflow(order.seed, order.precision)
+    set_up_tensorflow(order.seed, order.settings.get("precision"))
     model = build(module, order.space, order.params)
     data = inputs_of(module, order.params, order)
     hp = to_hyperparameters(order.space, order.params)
-    watch = Watch(order, link, module.callbacks(hp), scratch, saves=module.fit is None)
+    watch = Watch(order, link, callbacks(module, hp, order), scratch, saves=module.fit is None)
     if module.fit:
         module.fit(hp, model, data, watch.callbacks)
     else:
         if order.checkpoint and not watch.go_on_from(order.checkpoint, model):
             # It may be half of another one by now.
-            set_up_tensorflow(order.seed, order.precision)
+            set_up_tensorflow(order.seed, order.settings.get("precision"))
             model = build(module, order.space, order.params)
         if not watch.progress.ended:
             _create_optimizer_state(model)
@@ -126,6 +127,16 @@ def _create_optimizer_state(model: Any) -> None:
     """
     if model.built and model.optimizer is not None and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
+
+
+def callbacks(module: StudyModule, hp: Any, order: TrialOrder) -> list[Any]:
+    """The study's own, without those that end a trial early where the run is to have none."""
+    import keras
+
+    own = module.callbacks(hp)
+    if order.settings.get(EARLY_STOPPING) != "off":
+        return own
+    return [each for each in own if not isinstance(each, keras.callbacks.EarlyStopping)]
 
 
 def batch_size_of(module: StudyModule, params: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from hpo import precision
 from hpo.errors import UsageError
 from hpo.registry import suggest
-from hpo.study import Study
+from hpo.study import Form, Study
 
 Settings = dict[str, str]
 
@@ -30,6 +30,7 @@ class Setting:
     decides_results: bool = True
 
 
+EARLY_STOPPING = "early_stopping"
 OPTUNA_STORAGE = "optuna_storage"
 
 
@@ -42,7 +43,28 @@ def _storage_url(value: str) -> str:
     return value
 
 
+def _on_or_off(value: str) -> str:
+    if value not in ("on", "off"):
+        raise UsageError(f"--set {EARLY_STOPPING}={value}: give on or off")
+    return value
+
+
+def _has_callbacks(value: str, study: Study) -> None:
+    """Raises UsageError for a study without Keras's callbacks."""
+    if study.form != Form.KERAS:
+        raise UsageError(
+            f"--set {EARLY_STOPPING}={value} is for Keras models, and {study.name} is a function "
+            "evaluate(hp, report), which stops by itself: leave it out"
+        )
+
+
 SETTINGS = {
+    EARLY_STOPPING: Setting(
+        "on|off",
+        "whether the EarlyStopping callbacks of a study count (on); off, to compare pruners",
+        _on_or_off,
+        _has_callbacks,
+    ),
     OPTUNA_STORAGE: Setting(
         "URL",
         "where engine optuna keeps its study (a journal in the run's folder)",

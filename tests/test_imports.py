@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
         "told",
         "precision",
         "settings",
+        "terms",
         "untried",
     },
     {"ledger", "samplers", "pruners"},

@@ -96,6 +96,19 @@ def test_the_chiefs_stop_ends_training(tmp_path: pathlib.Path) -> None:
     assert len(reports) == 20
 
 
+def test_early_stopping_can_be_switched_off(tmp_path: pathlib.Path) -> None:
+    impatient = (
+        "EPOCHS = 7\n"
+        "def callbacks(hp):\n"
+        "    never_better = keras.callbacks.EarlyStopping('val_loss', min_delta=99.0, patience=2)\n"
+        "    return [never_better, keras.callbacks.TerminateOnNaN()]\n"
+    )
+    for setting, epochs in (({}, 3), ({"early_stopping": "on"}, 3), ({"early_stopping": "off"}, 7)):
+        outcome, reports = run(tmp_path, HEAD + impatient, {"rate": 0.1}, settings=setting)
+        assert outcome.failure is None, outcome.error
+        assert len(reports) == epochs
+
+
 def test_a_fit_of_ones_own(tmp_path: pathlib.Path) -> None:
     own = (
         "def fit(hp, model, data, callbacks):\n"

@@ -21,6 +21,7 @@ from tests.live import launch, read
         (["precision"], "give a value, precision=float32|"),
         (["precision=bfloat16"], "did you mean 'mixed_bfloat16'?"),
         (["precision=float32", "precision=mixed_bfloat16"], "give one"),
+        (["early_stopping=no"], "give on or off"),
     ],
 )
 def test_what_cannot_be_set_is_refused(tmp_path: pathlib.Path, typed: list[str], why: str) -> None:
@@ -30,9 +31,12 @@ def test_what_cannot_be_set_is_refused(tmp_path: pathlib.Path, typed: list[str],
     assert why in done.stderr and not list(tmp_path.iterdir())
 
 
-def test_a_function_has_no_precision(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("typed", ["precision=float32", "early_stopping=off"])
+def test_what_only_a_keras_model_has_is_refused_for_a_function(
+    tmp_path: pathlib.Path, typed: str
+) -> None:
     study = "examples/plain_function.py"
-    done = launch("run", study, "--set", "precision=float32", "--runs", str(tmp_path))
+    done = launch("run", study, "--set", typed, "--runs", str(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert "for Keras models" in done.stderr and not list(tmp_path.iterdir())
 

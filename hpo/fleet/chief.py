@@ -37,7 +37,7 @@ from hpo.protocol import (
 )
 from hpo.run import Run
 from hpo.samplers.base import Answer
-from hpo.schedule import Schedule
+from hpo.terms import Terms
 from hpo.trial import Direction, TrialRecord, TrialState
 from hpo.weights import WeightsStore
 
@@ -133,9 +133,17 @@ class Chief:
         self.weights.keep_only(keep)
 
     @property
-    def schedule(self) -> Schedule:
-        """When trials are to be saved."""
-        return dataclasses.replace(self.run.schedule, last=self._sampler.promotes)
+    def terms(self) -> Terms:
+        """How every trial is to be run."""
+        run = self.run
+        return Terms(
+            study=run.study,
+            split_seed=run.seed,
+            epochs=run.request.epochs,
+            train_examples=run.request.train_examples,
+            schedule=dataclasses.replace(run.schedule, last=self._sampler.promotes),
+            settings=run.settings,
+        )
 
     def checkpoint_for(self, record: TrialRecord) -> pathlib.Path | None:
         """What a trial goes on from: its own last checkpoint, or that of whom it follows."""

@@ -19,10 +19,10 @@ from hpo.fleet.channel import open_channel, wrong_end
 from hpo.protocol import Verdict
 from hpo.run import Run
 from hpo.schedule import Schedule
-from hpo.settings import Settings
 from hpo.study import Study
+from hpo.terms import Task, Terms
 from hpo.token_file import read
-from hpo.trial import Answer, Failure, Params, Report
+from hpo.trial import Answer, Failure, Report
 from hpo.weights import Incoming
 
 # KerasTuner's workers wait for their chief this long; so do ours.
@@ -48,30 +48,19 @@ class UnknownError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Terms:
-    """What a worker learns when it joins: the study, and how every trial is to be run."""
+class Joined:
+    """What a worker learns when it joins: how every trial is to be run, and the two limits."""
 
+    terms: Terms
     lease_s: float
-    study: Study
-    split_seed: int
-    epochs: int | None
-    train_examples: int | None
-    schedule: Schedule
-    settings: Settings
     trial_timeout_s: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Granted:
+class Granted(Task):
     """A trial to run, under its fencing number."""
 
-    trial_id: str
-    attempt: int
     fence: int
-    seed: int
-    epochs: int | None
-    has_checkpoint: bool
-    params: Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +104,13 @@ class ChiefClient:
         self._closed = True
         self._channel.close()
 
-    def join(self, host: str, pid: int, device: str, study_digest: str) -> Terms:
+    def join(self, host: str, pid: int, device: str, study_digest: str) -> Joined:
         """Makes this process the worker of its id."""
         request = fleet_pb2.JoinRequest(
             host=host, pid=pid, device=device, study_digest=study_digest
         )
         reply = self._call(self._fleet.Join, request)
-        return Terms(
-            lease_s=reply.lease_s,
+        terms = Terms(
             study=Study.from_json(json.loads(reply.study)),
             split_seed=reply.split_seed,
             epochs=reply.epochs if reply.HasField("epochs") else None,
@@ -133,10 +121,9 @@ class ChiefClient:
                 last=reply.checkpoint_last,
             ),
             settings=dict(reply.settings),
-            trial_timeout_s=reply.trial_timeout_s
-            if reply.HasField("trial_timeout_s")
-            else math.inf,
         )
+        limit_s = reply.trial_timeout_s if reply.HasField("trial_timeout_s") else math.inf
+        return Joined(terms, reply.lease_s, limit_s)
 
     def create_trial(self, worker_id: str) -> Granted | Stopped | None:
         """A trial to run; None where there is none just now (the chief held the answer back)."""

@@ -43,16 +43,17 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
         info = WorkerInfo(worker_id, incarnation, request.host, request.pid, device)
         await self._chief.apply(lambda c: c.joined(info))
         log.info("worker %s joined from %s (pid %d)", worker_id, request.host, request.pid)
+        terms = self._chief.terms
         return fleet_pb2.JoinReply(
             lease_s=run.lease_s,
-            study=json.dumps(run.study.to_json()),
-            split_seed=run.seed,
-            epochs=run.request.epochs,
-            train_examples=run.request.train_examples,
-            checkpoint_epochs=self._chief.schedule.epochs,
-            checkpoint_s=self._chief.schedule.seconds,
-            checkpoint_last=self._chief.schedule.last,
-            settings=run.settings,
+            study=json.dumps(terms.study.to_json()),
+            split_seed=terms.split_seed,
+            epochs=terms.epochs,
+            train_examples=terms.train_examples,
+            checkpoint_epochs=terms.schedule.epochs,
+            checkpoint_s=terms.schedule.seconds,
+            checkpoint_last=terms.schedule.last,
+            settings=terms.settings,
             trial_timeout_s=run.rules.trial_timeout_s,
         )
 

@@ -27,12 +27,12 @@ from hpo.errors import PlaceError, RefusedError
 from hpo.fleet.client import (
     ChiefClient,
     Granted,
+    Joined,
     LostError,
     Stopped,
-    Terms,
     UnknownError,
 )
-from hpo.link import Outcome, TrialOrder
+from hpo.link import Outcome
 from hpo.precision import check_here
 from hpo.protocol import Verdict
 from hpo.study import digest_of
@@ -110,11 +110,11 @@ class Worker:
         return _EXIT_TERMINATED if os.environ.get(env.SUPERVISED) else _EXIT_DRAINED
 
     def _join_and_work(self) -> int:
-        terms = self._join()
-        threading.Thread(target=self._beat, args=(terms.lease_s,), daemon=True).start()
+        joined = self._join()
+        threading.Thread(target=self._beat, args=(joined.lease_s,), daemon=True).start()
         with tempfile.TemporaryDirectory(prefix=f"tunefleet-{self._id}-") as scratch:
             try:
-                return self._work(terms, pathlib.Path(scratch))
+                return self._work(joined, pathlib.Path(scratch))
             finally:
                 self._gone.set()
                 self._client.leave()
@@ -135,16 +135,16 @@ class Worker:
     def _is_leaving(self) -> bool:
         return self._leave_by < math.inf
 
-    def _join(self) -> Terms:
+    def _join(self) -> Joined:
         device = os.environ.get(env.DEVICE) or "cpu"
         digest = digest_of(self._study_file)
-        terms = self._client.join(socket.gethostname(), os.getpid(), device, digest)
+        joined = self._client.join(socket.gethostname(), os.getpid(), device, digest)
         # `run` has looked at its own host; this may be another.
-        check_here(terms.settings.get("precision"), has_gpu="gpu:" in device)
+        check_here(joined.terms.settings.get("precision"), has_gpu="gpu:" in device)
         log.info("joined as %s on %s", self._id, device)
-        return terms
+        return joined
 
-    def _work(self, terms: Terms, scratch: pathlib.Path) -> int:
+    def _work(self, joined: Joined, scratch: pathlib.Path) -> int:
         while not self._is_leaving:
             try:
                 answer = self._client.create_trial(self._id)
@@ -153,22 +153,22 @@ class Worker:
                     return _STOPPED[answer.reason]
                 # What was granted after it was asked to go is put back when it has left.
                 if answer is not None and not self._is_leaving:
-                    self._run_trial(answer, terms, scratch)
+                    self._run_trial(answer, joined, scratch)
             except UnknownError:
                 log.info("the lease had run out, joining again")
                 self._join()
         return self._farewell
 
-    def _run_trial(self, granted: Granted, terms: Terms, scratch: pathlib.Path) -> None:
+    def _run_trial(self, granted: Granted, joined: Joined, scratch: pathlib.Path) -> None:
         log.info("trial %s, attempt %d: %s", granted.trial_id, granted.attempt, granted.params)
         self._lost.clear()
         self._fence = granted.fence
         log_file = scratch / f"{granted.trial_id}-{granted.attempt}.log"
         killed_before = memory.kills()
-        order = _order(granted, terms, self._checkpoint(granted, scratch))
+        order = joined.terms.order(granted, self._checkpoint(granted, scratch))
         trial = self._processes.start(order, log_file, scratch)
         try:
-            outcome = self._attend(trial, granted, terms.trial_timeout_s)
+            outcome = self._attend(trial, granted, joined.trial_timeout_s)
             if isinstance(outcome, Died):
                 outcome = obituary(outcome.exit_code, memory.kills() > killed_before)
             self._tell_end(granted, outcome, log_file)
@@ -251,23 +251,6 @@ class Worker:
             else:
                 if verdict is Verdict.LOST and fence == self._fence:
                     self._lost.set()
-
-
-def _order(granted: Granted, terms: Terms, checkpoint: pathlib.Path | None) -> TrialOrder:
-    return TrialOrder(
-        trial_id=granted.trial_id,
-        params=granted.params,
-        seed=granted.seed,
-        split_seed=terms.split_seed,
-        objective=terms.study.objective,
-        direction=terms.study.direction,
-        epochs=granted.epochs or terms.epochs,
-        train_examples=terms.train_examples,
-        space=terms.study.space,
-        schedule=terms.schedule,
-        checkpoint=checkpoint,
-        precision=terms.settings.get("precision"),
-    )
 
 
 def work(worker_id: str, address: str, secret: Secret, study_file: pathlib.Path) -> int:

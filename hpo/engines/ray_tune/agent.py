@@ -21,8 +21,8 @@ import ray
 from ray import tune
 
 from hpo import env, memory
-from hpo.engines.ray_tune.messages import ORDER, SAID, CheckpointWanted, Order, Said, Silent, Terms
-from hpo.link import Outcome, TrialOrder
+from hpo.engines.ray_tune.messages import ORDER, SAID, CheckpointWanted, Order, Said, Setup, Silent
+from hpo.link import Outcome
 from hpo.precision import in_record
 from hpo.study import digest_of
 from hpo.trial import Answer
@@ -58,7 +58,7 @@ class Agent(tune.Trainable):  # type: ignore[misc]
     _spoke: bool
     config: dict[str, Any]
 
-    def setup(self, config: dict[str, Any], terms: Terms) -> None:
+    def setup(self, config: dict[str, Any], setup: Setup) -> None:
         """The actor starts: its fork server imports the study at once."""
         # Where Ray's worker started is run again by each process of multiprocessing.
         sys.modules["__main__"].__file__ = None
@@ -66,14 +66,14 @@ class Agent(tune.Trainable):  # type: ignore[misc]
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         gpus = [str(gpu) for gpu in ray.get_gpu_ids()]
         device = ",".join(f"gpu:{gpu}" for gpu in gpus) or "cpu"
-        self._device = in_record(device, terms.precision)
-        os.environ.update(env.threads(terms.threads))
+        self._device = in_record(device, setup.terms.settings.get("precision"))
+        os.environ.update(env.threads(setup.threads))
         if not gpus:
             os.environ[env.VISIBLE_GPUS] = "-1"
-        self._terms = terms
+        self._terms = setup.terms
         # Among the files of Ray's session, which go with it whatever happens to this process.
         self._scratch = pathlib.Path(tempfile.mkdtemp(prefix="agent-", dir=self.logdir))
-        self._processes = TrialProcesses(_study_file(terms, self._scratch))
+        self._processes = TrialProcesses(_study_file(setup, self._scratch))
         self._processes.warm_up()
         self._begin(config)
 
@@ -130,7 +130,7 @@ class Agent(tune.Trainable):  # type: ignore[misc]
 
     def _start(self) -> None:
         self._killed_before = memory.kills()
-        order = _order(self._order, self._terms, self._checkpoint)
+        order = self._terms.order(self._order, self._checkpoint)
         self._trial = self._processes.start(order, self._log, self._scratch)
 
     def _end(self) -> None:
@@ -155,31 +155,14 @@ class Agent(tune.Trainable):  # type: ignore[misc]
         return {SAID: Said(message, self._device, log)}
 
 
-def _study_file(terms: Terms, scratch: pathlib.Path) -> pathlib.Path:
+def _study_file(setup: Setup, scratch: pathlib.Path) -> pathlib.Path:
     """The study's file on this host: the leader's own where it is the same one, else a copy."""
-    path = pathlib.Path(terms.path)
-    if path.is_file() and digest_of(path) == terms.study.digest:
+    path = pathlib.Path(setup.path)
+    if path.is_file() and digest_of(path) == setup.terms.study.digest:
         return path
     copy = scratch / path.name
-    copy.write_bytes(terms.source)
+    copy.write_bytes(setup.source)
     return copy
-
-
-def _order(order: Order, terms: Terms, checkpoint: pathlib.Path | None) -> TrialOrder:
-    return TrialOrder(
-        trial_id=order.trial_id,
-        params=order.params,
-        seed=order.seed,
-        split_seed=terms.split_seed,
-        objective=terms.study.objective,
-        direction=terms.study.direction,
-        epochs=order.epochs or terms.epochs,
-        train_examples=terms.train_examples,
-        space=terms.study.space,
-        schedule=terms.schedule,
-        checkpoint=checkpoint,
-        precision=terms.precision,
-    )
 
 
 def _parts(path: pathlib.Path) -> Iterator[bytes | str]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 
 from hpo.engines.ray_tune.desk import Desk
-from hpo.engines.ray_tune.messages import Terms
+from hpo.engines.ray_tune.messages import Setup
 from hpo.engines.ray_tune.room import Share
 from hpo.errors import PlaceError, TuneFleetError
 from hpo.fleet.chief import Chief
@@ -79,7 +79,7 @@ class _Thread(threading.Thread):
             bridge = Bridge(self._chief, self._desk, self._loop)
             bridge.wait(self._desk.open())
             self.ready.set_result(None)
-            drive(bridge, _terms(self._chief, share), resources, folder / "tune")
+            drive(bridge, _setup(self._chief, share), resources, folder / "tune")
             bridge.wait(self._desk.close())
 
     def _failed(self, error: TuneFleetError) -> None:
@@ -89,16 +89,6 @@ class _Thread(threading.Thread):
             self._loop.call_soon_threadsafe(self._chief.fail, error)
 
 
-def _terms(chief: Chief, share: Share) -> Terms:
-    run, path = chief.run, chief.run.study_path()
-    return Terms(
-        study=run.study,
-        path=str(path.resolve()),
-        source=path.read_bytes(),
-        split_seed=run.seed,
-        epochs=run.request.epochs,
-        train_examples=run.request.train_examples,
-        schedule=chief.schedule,
-        precision=run.settings.get("precision"),
-        threads=share.cpus,
-    )
+def _setup(chief: Chief, share: Share) -> Setup:
+    path = chief.run.study_path()
+    return Setup(chief.terms, str(path.resolve()), path.read_bytes(), share.cpus)

@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 
 from hpo.engines.ray_tune.agent import Agent
 from hpo.engines.ray_tune.desk import Desk, OverError
-from hpo.engines.ray_tune.messages import ORDER, SAID, CheckpointWanted, Order, Said, Terms
+from hpo.engines.ray_tune.messages import ORDER, SAID, CheckpointWanted, Order, Said, Setup
 from hpo.errors import PlaceError, TuneFleetError
 from hpo.fleet.chief import Chief
 from hpo.link import Outcome
@@ -227,13 +227,13 @@ class Telling(TrialScheduler):  # type: ignore[misc]
 
 
 def drive(
-    bridge: Bridge, terms: Terms, resources: Mapping[str, float], folder: pathlib.Path
+    bridge: Bridge, setup: Setup, resources: Mapping[str, float], folder: pathlib.Path
 ) -> None:
     """Runs Ray Tune until the search is over. Ray's own files go into ``folder``."""
     bundle = {name: amount for name, amount in resources.items() if amount}
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(Agent, terms=terms), tune.PlacementGroupFactory([bundle])
+            tune.with_parameters(Agent, setup=setup), tune.PlacementGroupFactory([bundle])
         ),
         tune_config=tune.TuneConfig(
             search_alg=Asking(bridge),

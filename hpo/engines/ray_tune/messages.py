@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from hpo.schedule import Schedule
-from hpo.study import Study
-from hpo.trial import Params
+from hpo.terms import Task, Terms
 from hpo.trial_process import Message
 
 # The one key of our own in what Ray calls a trial's config, and in its results.
@@ -14,34 +12,22 @@ ORDER, SAID = "order", "said"
 
 
 @dataclasses.dataclass(frozen=True)
-class Terms:
-    """What every actor of a search must know: the study, and how each trial is to be run.
+class Setup:
+    """What every actor of a search must know before its first trial.
 
     ``source`` is the content of the study's file, for hosts where ``path`` is another one.
     ``threads`` is how many a trial may use.
     """
 
-    study: Study
+    terms: Terms
     path: str
     source: bytes
-    split_seed: int
-    epochs: int | None
-    train_examples: int | None
-    schedule: Schedule
-    precision: str | None
     threads: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """An attempt to run; the rest of it stands in the terms."""
-
-    trial_id: str
-    attempt: int
-    params: Params
-    seed: int
-    epochs: int | None
-    has_checkpoint: bool
+@dataclasses.dataclass(frozen=True, repr=False)
+class Order(Task):
+    """An attempt to run, as what Ray calls a trial's config."""
 
     def __repr__(self) -> str:
         # Ray makes a tag from it, for each trial.
