@@ -115,6 +115,7 @@ class Grid:
         if unknown:
             raise SpaceError(f"GRID names {unknown[0]!r}, which is not in the space")
         self._relevant = [self._parents_of_rest(i) for i in range(len(self._parameters) + 1)]
+        self._runs = [self._runs_of(i) for i in range(len(self._parameters))]
         self._counts: dict[tuple[int, tuple[tuple[str, Value], ...]], int] = {}
 
     @property
@@ -155,48 +156,63 @@ class Grid:
         parameter = self._parameters[start]
         if parameter.name in params or not parameter.active(params):
             yield 1, params
-        elif parameter.name in self._relevant[start + 1]:
-            for ways, level in self._told_apart(start):
-                yield ways, {**params, parameter.name: level}
         else:
-            yield self._levels[start].count, params
+            for run in self._runs[start]:
+                yield run.length, {**params, parameter.name: run.like}
 
-    def _told_apart(self, start: int) -> Iterator[tuple[int, Value]]:
-        """The levels that conditions name, and one for all others: there may be millions."""
+    def _runs_of(self, start: int) -> list[_Run]:
+        """A parameter's levels, as runs of which no later condition tells the levels apart."""
         name, levels = self._parameters[start].name, self._levels[start]
-        named = {
-            value
+        conditions = {
+            condition.values
             for parameter in self._parameters[start + 1 :]
             for condition in parameter.conditions
             if condition.name == name
-            for value in condition.values
         }
-        if levels.count <= len(named) + 1 or not self._parameters[start].numeric:
-            yield from ((1, level) for level in levels)
-            return
-        told = [value for value in named if levels.has(value)]
-        yield from ((1, value) for value in told)
-        yield levels.count - len(told), next(level for level in levels if level not in named)
+        named = {levels.index(value) for values in conditions for value in values}
+        places = [place for place in named if place is not None]
+        # Behind a level that is named, the next ones may be of those that are not.
+        begins = sorted({0, *places, *(place + 1 for place in places)} - {levels.count})
+        like: dict[tuple[bool, ...], Value] = {}
+        runs: list[_Run] = []
+        for first, end in itertools.pairwise([*begins, levels.count]):
+            level = levels.at(first)
+            kind = like.setdefault(tuple(level in values for values in conditions), level)
+            if runs and runs[-1].like == kind:
+                first = runs.pop().first
+            runs.append(_Run(first, end - first, kind))
+        return runs
 
     def _point(self, index: int) -> Params:
         params: Params = {}
+        # The point as it is counted: a value that nothing tells apart is as good as another.
+        alike: Params = {}
         for start, parameter in enumerate(self._parameters):
-            if parameter.name not in params and parameter.active(params):
-                params[parameter.name], index = self._choice(start, params, index)
+            name = parameter.name
+            if name not in alike and parameter.active(alike):
+                place, alike[name], index = self._choice(start, alike, index)
+                params[name] = self._levels[start].at(place)
         return params
 
-    def _choice(self, start: int, params: Params, index: int) -> tuple[Value, int]:
-        """The parameter's level at the ``index``-th continuation, and the index from there on."""
-        name, levels = self._parameters[start].name, self._levels[start]
-        if name not in self._relevant[start + 1]:
-            position, rest = divmod(index, self._count(start + 1, params))
-            return levels.at(position), rest
-        for level in levels:
-            below = self._count(start + 1, {**params, name: level})
-            if index < below:
-                return level, index
-            index -= below
+    def _choice(self, start: int, alike: Params, index: int) -> tuple[int, Value, int]:
+        """The ``index``-th continuation: the level's place, one like it, the index from there."""
+        name = self._parameters[start].name
+        for run in self._runs[start]:
+            each = self._count(start + 1, {**alike, name: run.like})
+            if index < each * run.length:
+                position, rest = divmod(index, each)
+                return run.first + position, run.like, rest
+            index -= each * run.length
         raise IndexError(index)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """So many levels from the ``first`` on, at each of which as much is active as at ``like``."""
+
+    first: int
+    length: int
+    like: Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,16 +221,13 @@ class _Levels:
 
     count: int
     at: Callable[[int], Value]
-    has: Callable[[Value], bool]
-
-    def __iter__(self) -> Iterator[Value]:
-        return map(self.at, range(self.count))
+    index: Callable[[Value], int | None]
 
 
 def _levels_of(parameter: Parameter, given: Sequence[Value] | None) -> _Levels:
     """The parameter's levels without repetitions."""
     if given is None and parameter.numeric and parameter.count is not None:
-        return _Levels(parameter.count, parameter.level, lambda v: _is_level(parameter, v))
+        return _Levels(parameter.count, parameter.level, lambda v: _index(parameter, v))
     if given is None:
         return _listed(parameter.levels())
     if isinstance(given, str) or not given:
@@ -226,11 +239,16 @@ def _levels_of(parameter: Parameter, given: Sequence[Value] | None) -> _Levels:
 
 def _listed(levels: Iterable[Value]) -> _Levels:
     distinct = list(dict.fromkeys(levels))
-    return _Levels(len(distinct), distinct.__getitem__, distinct.__contains__)
+    places = {level: place for place, level in enumerate(distinct)}
+    return _Levels(len(distinct), distinct.__getitem__, places.get)
 
 
-def _is_level(parameter: Parameter, value: Value) -> bool:
-    return parameter.contains(value) and parameter.level(parameter.index(value)) == value
+def _index(parameter: Parameter, value: Value) -> int | None:
+    """Where ``value`` stands among a number's levels; None where it is none of them."""
+    if not parameter.contains(value):
+        return None
+    index = parameter.index(value)
+    return index if parameter.level(index) == value else None
 
 
 def _check_parents(parameters: Sequence[Parameter]) -> None:

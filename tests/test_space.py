@@ -348,6 +348,21 @@ def test_the_grid_is_every_point_once_the_last_declared_fastest(space: SearchSpa
             grid[index]
 
 
+some_of_twelve = st.sets(st.integers(1, 12), min_size=1).map(lambda found: tuple(sorted(found)))
+
+
+@few
+@given(children=st.lists(some_of_twelve, min_size=1, max_size=3))
+def test_the_grid_below_a_parent_of_many_values(children: list[tuple[int, ...]]) -> None:
+    own = [
+        dataclasses.replace(an_int(0, 1 + i, 1), name=f"c{i}", conditions=(Condition("n", values),))
+        for i, values in enumerate(children)
+    ]
+    space = SearchSpace([an_int(1, 12, 1), *own])
+    expected = [spaces.frozen(point) for point in spaces.brute_force(space)]
+    assert [spaces.frozen(point) for point in space.grid()] == expected
+
+
 @few
 @given(space=spaces.spaces(finite=True), rng=seeds)
 def test_every_sample_of_a_finite_space_is_on_its_grid(
@@ -374,6 +389,30 @@ def test_a_vast_range_is_never_enumerated(parameter: Parameter) -> None:
     assert grid[2 * 10**12 - 1] == {"n": parameter.level(10**12 - 1), "b": True}
     assert grid[10**12] == {"n": parameter.level(10**12 // 2), "b": False}
     assert [point["b"] for point in itertools.islice(grid, 3)] == [False, True, False]
+
+
+def test_a_vast_parent_is_never_enumerated() -> None:
+    """What hangs on a few of its values costs as much as these, not as all the others."""
+    vast = Parameter("n", Kind.INT, low=1, high=10**12, step=1)
+    some = Condition("n", (5, 10**12 // 2, 10**12))
+    few = Condition("n", (10**12, 7))
+    space = SearchSpace(
+        [
+            vast,
+            dataclasses.replace(an_int(1, 4, 1), name="a", conditions=(some,)),
+            Parameter("b", Kind.BOOLEAN, default=False, conditions=(few,)),
+        ]
+    )
+    grid, last = space.grid(), {"n": 10**12, "a": 4, "b": True}
+    # Three more for the first, for the second; one more for 7; seven more for the last.
+    assert grid.size == 10**12 + 3 + 3 + 1 + 7
+    assert grid[grid.size - 1] == last
+    assert [grid[index] for index in range(3, 8)] == [
+        {"n": 4},
+        *({"n": 5, "a": a} for a in range(1, 5)),
+    ]
+    assert grid[10**12 // 2 - 1 + 4] == {"n": 10**12 // 2, "a": 1}
+    assert grid[10**12 - 1 + 7 - 1] == {"n": 10**12 - 1}
 
 
 def test_a_vast_product_is_never_enumerated() -> None:
