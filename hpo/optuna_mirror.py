@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import logging
 import pathlib
+import threading
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -28,17 +29,36 @@ if TYPE_CHECKING:
 JOURNAL = "optuna.journal"
 
 _KEY = ("trial_id", "attempt")
+# How long `run` waits for a storage that it is told to use.
+ANSWER_S = 10.0
 
 
 def check_storage(url: str) -> None:
-    """Raises UsageError where no Optuna storage is reached at ``url``."""
-    storage = open_storage(url)
+    """Raises UsageError where no Optuna storage is reached at ``url``, or not soon."""
+    found: list[UsageError | None] = []
+    # A database's driver may wait for minutes for a host that does not answer.
+    asking = threading.Thread(target=lambda: found.append(_trouble(url)), daemon=True)
+    asking.start()
+    asking.join(ANSWER_S)
+    if not found:
+        raise UsageError(_unusable(url, f"it does not answer within {ANSWER_S:g} s"))
+    if found[0]:
+        raise found[0]
+
+
+def _trouble(url: str) -> UsageError | None:
+    """What stands against the storage at ``url``."""
+    try:
+        storage = open_storage(url)
+    except UsageError as error:
+        return error
     try:
         storage.get_all_studies()
     except Exception as error:
-        raise UsageError(_unreachable(url, error)) from error
+        return UsageError(_unusable(url, _in_short(error)))
     finally:
         storage.remove_session()
+    return None
 
 
 def open_storage(url: str) -> optuna.storages.BaseStorage:
@@ -49,7 +69,7 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     try:
         return optuna.storages.get_storage(url)
     except Exception as error:
-        raise UsageError(_unreachable(url, error)) from error
+        raise UsageError(_unusable(url, _in_short(error))) from error
 
 
 def mirror(run: Run) -> OptunaMirror:
@@ -202,11 +222,19 @@ def _end_last_line(path: pathlib.Path) -> None:
         file.truncate(content.rfind(b"\n") + 1)
 
 
-def _unreachable(url: str, error: Exception) -> str:
-    # The URL may hold a password, and the database's own words many lines.
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    where = url.partition("://")[0]
-    return f"the Optuna storage at {where}://... cannot be used: {first}"
+def _unusable(url: str, why: str) -> str:
+    # The URL may hold a password.
+    return f"the Optuna storage at {url.partition('://')[0]}://... cannot be used: {why}"
+
+
+def _in_short(error: Exception) -> str:
+    """The first line of a database's many; or which package its driver is in."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, ModuleNotFoundError):
+            return f"its driver, the package {cause.name!r}, is not installed: install it"
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _be_quiet() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import pathlib
 import socket
 import subprocess
@@ -259,11 +258,41 @@ def test_roles_by_hand_need_all_three_variables(tmp_path: pathlib.Path) -> None:
     assert "contains 'chief'" in done.stderr
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
-def test_sampler_without_its_package_is_refused_before_a_study_is_read(
-    tmp_path: pathlib.Path,
+# Python runs a file of this name at its start: what is hidden is not found, as if not installed.
+HIDING = """
+import importlib.machinery
+
+find = importlib.machinery.PathFinder.find_spec
+
+def find_others(name, path=None, target=None):
+    return None if name.partition(".")[0] in {hidden} else find(name, path, target)
+
+importlib.machinery.PathFinder.find_spec = find_others
+"""
+MISSING = "which is not installed: pip install -r requirements.txt"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "options", "said"),
+    [
+        ("torch", "--sampler gp", f"needs torch, {MISSING[:-4]}-gp.txt"),
+        ("optuna", "--sampler tpe", f"needs optuna, {MISSING}"),
+        ("optuna", "--sampler bayesian", f"needs optuna, {MISSING}"),
+        ("cmaes", "--sampler cmaes", f"needs cmaes, {MISSING}"),
+        ("scipy", "--sampler qmc", f"needs scipy, {MISSING}"),
+        ("optuna", "--engine optuna", f"engine optuna needs optuna, {MISSING}"),
+        ("ray", "--engine ray", f"engine ray needs ray, {MISSING}"),
+        ("optuna", "--engine ray --sampler ray:optuna", f"needs optuna, {MISSING}"),
+    ],
+)
+def test_what_is_not_installed_is_refused_before_a_study_is_read(
+    tmp_path: pathlib.Path, hidden: str, options: str, said: str
 ) -> None:
-    study = tmp_path / "broken.py"
+    study, hiding = tmp_path / "broken.py", tmp_path / "hiding"
     study.write_text("raise OSError('read')")
-    line = refused(tmp_path / "runs", "run", str(study), "--sampler", "gp")
-    assert "needs torch, which is not installed: pip install -r requirements-gp.txt" in line
+    hiding.mkdir()
+    (hiding / "sitecustomize.py").write_text(HIDING.format(hidden={hidden}))
+    hidden_there = {"PYTHONPATH": str(hiding)}
+    runs = tmp_path / "runs"
+    assert said in refused(runs, "run", str(study), *options.split(), env=hidden_there)
+    assert not runs.exists()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from hpo.optuna_mirror import JOURNAL, OptunaMirror, mirror
+from hpo.errors import UsageError
+from hpo.optuna_mirror import JOURNAL, OptunaMirror, check_storage, mirror
 from hpo.run import Run
 from tests.live import STUDIES, LiveRun, launch, read, wait_until
 
@@ -68,6 +70,47 @@ def test_the_study_follows_a_search_whose_processes_are_killed(
     agrees(trials_in(journal(folder), "r"), rows)
 
 
+def test_pruned_trials_are_that_in_a_study_that_is_open_while_they_end(
+    start: Callable[..., LiveRun], tmp_path: pathlib.Path
+) -> None:
+    import optuna
+
+    study = tmp_path / "paced.py"
+    study.write_text((STUDIES / "curves.py").read_text().replace("\n    for", PACE, 1))
+    options = ("--engine", "optuna", "--pruner", "asha", "--trials", "12", "--seed", "5")
+    run = start("r", "run", str(study), *options, "--id", "r")
+    wait_until(lambda: (run.runs / "r" / JOURNAL).exists(), "the study")
+    opened = wait_until(lambda: _load(run.runs / "r"), "the study in its storage")
+
+    def states() -> set[str]:
+        return {trial.state.name for trial in opened.trials}
+
+    wait_until(lambda: {"RUNNING", "PRUNED"} <= states(), "a trial that was pruned beside another")
+    assert run.process.poll() is None
+    at_work = next(t for t in opened.trials if t.state is optuna.trial.TrialState.RUNNING)
+    assert at_work.value is None and at_work.params
+    status, out, err = run.wait()
+    assert status == 0, out + err
+    rows = run.read("trials")
+    assert {row["state"] for row in rows} == {"COMPLETED", "PRUNED"}
+    agrees(opened.trials, rows)
+    assert opened.best_trial.user_attrs["trial_id"] == run.read("best")["trial_id"]
+    assert opened.metric_names == ["loss"]
+
+
+# Long enough for a look at what runs.
+PACE = "\n    import time\n\n    time.sleep(0.2)\n    for"
+
+
+def _load(folder: pathlib.Path) -> Any:
+    import optuna
+
+    try:
+        return optuna.load_study(study_name="r", storage=journal(folder))
+    except KeyError:
+        return None
+
+
 def test_a_study_that_was_damaged_or_is_missing_is_made_again(tmp_path: pathlib.Path) -> None:
     options = ("--engine", "optuna", "--trials", "3", "--id", "r", "--runs", str(tmp_path))
     done = launch("run", str(STUDIES / "curves.py"), *options)
@@ -111,6 +154,8 @@ def test_a_storage_of_ones_own_holds_the_study(tmp_path: pathlib.Path) -> None:
         (("--insecure",), "--insecure"),
         (("--set", "optuna_storage=searches.db"), "give a URL such as sqlite:///"),
         (("--set", "optuna_storage=sqlite:////no/such/folder/a.db"), "cannot be used"),
+        (("--set", "optuna_storage=mysql+pymysql://me:secret@127.0.0.1:1/x"), "Can't connect"),
+        (("--set", "optuna_storage=postgresql://me:secret@127.0.0.1/x"), "package 'psycopg"),
         (("--sampler", "optuna:gird"), "did you mean 'optuna:grid'?"),
         (("--sampler", "kt-random"), "only engine keras-tuner has it"),
     ],
@@ -121,7 +166,16 @@ def test_what_it_cannot_do_is_refused_in_a_line(
     done = launch("run", SLOW, "--engine", "optuna", *options, "--runs", str(tmp_path))
     assert done.returncode == 2
     assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert "secret" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_says_nothing_is_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpo.optuna_mirror.ANSWER_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"mysql+pymysql://me:secret@127.0.0.1:{deaf.getsockname()[1]}/x"
+        with pytest.raises(UsageError, match=r"mysql\+pymysql://\.\.\. .* does not answer within"):
+            check_storage(url)
 
 
 @pytest.mark.parametrize("role", ["chief", "tuner0"])

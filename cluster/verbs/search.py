@@ -133,6 +133,7 @@ def _check_storage(engine: Engine, typed: settings.Settings) -> None:
 
 def _check_place(engine: Engine, host: str, insecure: bool, by_hand: bool = False) -> None:
     """Raises UsageError where a chief could not, or should not, serve at ``host``."""
+    engine.check_installed()
     engine.check_place(host, insecure, by_hand)
     address.check(host, insecure)
     if not address.is_loopback(host):

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from hpo import env
 from hpo.errors import UsageError
+from hpo.packages import check_installed
 from hpo.registry import ENGINES, NO_PRUNER, PRUNERS, SAMPLERS, owner_of, suggest
 from hpo.run import Run
 
@@ -16,6 +17,12 @@ class Engine(abc.ABC):
     """Says which processes a search has, and what each does. Launchers start them."""
 
     name: ClassVar[str]
+    # Packages that must be installed where it leads.
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    def check_installed(self) -> None:
+        """Raises UsageError, saying what to do, where a package is missing."""
+        check_installed(f"engine {self.name}", self.requires)
 
     @property
     def samplers(self) -> list[str]:

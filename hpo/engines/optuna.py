@@ -18,6 +18,7 @@ class OptunaEngine(FleetEngine):
     """A chief and workers of this host; the chief keeps an Optuna study of the run."""
 
     name = "optuna"
+    requires = ("optuna",)
 
     def projections(self) -> Sequence[Kind]:
         """The study, in an Optuna storage."""

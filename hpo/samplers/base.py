@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
-from hpo.errors import UsageError
+from hpo.packages import REMEDY, check_installed
 from hpo.space import SearchSpace
 from hpo.study import Study
 from hpo.trial import Params, TrialRecord, TrialState
@@ -80,7 +80,7 @@ class Sampler(abc.ABC):
     takes_given: ClassVar[bool] = True
     # Packages that must be installed, and what puts those there that are no part of ours.
     requires: ClassVar[tuple[str, ...]] = ()
-    remedy: ClassVar[str] = "pip install -r requirements.txt"
+    remedy: ClassVar[str] = REMEDY
 
     def __init__(self, study: Study, seed: int) -> None:
         self.study = study
@@ -90,13 +90,7 @@ class Sampler(abc.ABC):
     @classmethod
     def check_installed(cls) -> None:
         """Raises UsageError, saying what to do, where a package is missing."""
-        import importlib.util
-
-        missing = [name for name in cls.requires if importlib.util.find_spec(name) is None]
-        if missing:
-            raise UsageError(
-                f"this sampler needs {' and '.join(missing)}, which is not installed: {cls.remedy}"
-            )
+        check_installed("this sampler", cls.requires, cls.remedy)
 
     @classmethod
     def check(cls, study: Study) -> None:

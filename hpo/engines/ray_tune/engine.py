@@ -15,6 +15,7 @@ class RayEngine(FleetEngine):
     """A chief alone: its workers are actors, which Ray starts where it has room."""
 
     name = "ray"
+    requires = ("ray",)
 
     def roles(self, workers: int) -> list[str]:
         """The leader's id; Ray starts all else."""

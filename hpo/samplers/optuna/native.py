@@ -29,6 +29,7 @@ class _AsItComes(Sampler):
     """One of Optuna's samplers, which pays no heed to results."""
 
     takes_given = False
+    requires = ("optuna",)
 
     @property
     def implementation(self) -> str:

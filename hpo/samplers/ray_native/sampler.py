@@ -22,6 +22,8 @@ def _named(what: str) -> str:
 class RayRandom(Sampler):
     """Ray's domains, as its BasicVariantGenerator samples them; points may come again."""
 
+    requires = ("ray",)
+
     def __init__(self, study: Study, seed: int) -> None:
         super().__init__(study, seed)
         self._axes = axes(self.space)
@@ -44,6 +46,7 @@ class RayRandom(Sampler):
 class RayGrid(Sampler):
     """Ray's grid search, in its order."""
 
+    requires = ("ray",)
     exhaustive = True
     takes_given = False
 
@@ -102,6 +105,8 @@ class RayGrid(Sampler):
 
 class RayOptuna(Sampler):
     """Ray's OptunaSearch with its default, TPE, over a space defined by running it."""
+
+    requires = ("ray", "optuna")
 
     def __init__(self, study: Study, seed: int) -> None:
         super().__init__(study, seed)
