@@ -66,3 +66,8 @@ class RefusedError(TuneFleetError):
     """The chief refused a worker's call for good."""
 
     exit_status = 2
+
+
+def first_line(error: BaseException) -> str:
+    """What others' errors say in many lines, in one: the first, or what kind of error it is."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from hpo.errors import UsageError
+from hpo.errors import UsageError, first_line
 from hpo.run import Run
 from hpo.samplers.optuna.distributions import encode
 from hpo.settings import OPTUNA_STORAGE
@@ -234,7 +234,7 @@ def _in_short(error: Exception) -> str:
         if isinstance(cause, ModuleNotFoundError):
             return f"its driver, the package {cause.name!r}, is not installed: install it"
         cause = cause.__cause__ or cause.__context__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)
 
 
 def _be_quiet() -> None:

@@ -44,14 +44,14 @@ class Network:
     def command(self, number: int, words: Sequence[str], hidden: pathlib.Path) -> list[str]:
         """``words`` as a command on a host where the folder ``hidden`` is empty."""
         script = 'mount -t tmpfs none "$0" && exec "$@"'
-        return ["ip", "netns", "exec", self._host(number), "sh", "-c", script, str(hidden), *words]
+        return ["ip", "netns", "exec", self.name(number), "sh", "-c", script, str(hidden), *words]
 
     def plug(self, number: int, is_in: bool) -> None:
         """Pulls a host's cable out of the switch, or puts it in again."""
         ip("-n", self._switch, "link", "set", f"port{number}", "up" if is_in else "down")
 
     def _add(self, number: int) -> None:
-        host, port = self._host(number), f"port{number}"
+        host, port = self.name(number), f"port{number}"
         self._make(host)
         ip(
             "link",
@@ -75,7 +75,8 @@ class Network:
         ip("netns", "add", name)
         self._made.append(name)
 
-    def _host(self, number: int) -> str:
+    def name(self, number: int) -> str:
+        """The host's namespace."""
         return f"{self._prefix}-{number}"
 
 

@@ -151,6 +151,11 @@ class _Builder:
             self._add(twin, _under(parent, levels[cut - 1 :]))
 
 
+def renamed(parameter: Parameter, name: str) -> Parameter:
+    """The same under another name."""
+    return dataclasses.replace(parameter, name=name)
+
+
 def few_levels(parameter: Parameter) -> list[Value]:
     """Some levels that a condition can name; none for a float, which nobody compares."""
     if parameter.kind is Kind.FLOAT:

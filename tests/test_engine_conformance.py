@@ -7,6 +7,7 @@ engine may have a leader alone, which runs its trials itself or elsewhere.
 from __future__ import annotations
 
 import collections
+import json
 import os
 import pathlib
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from hpo.registry import ENGINES
+from hpo.run import Run
 from tests.live import (
     ROOT,
     STUDIES,
@@ -27,6 +29,7 @@ from tests.live import (
     read,
     wait_until,
 )
+from tests.test_samplers import Search
 
 every_engine = pytest.mark.parametrize(
     "engine",
@@ -199,3 +202,6 @@ def test_random_does_not_depend_on_the_workers(tmp_path: pathlib.Path, engine: s
     ]
     assert found[0] == found[1]
     assert len({point for _, point in found[0]}) == 7
+    # And so not on the engine either.
+    alone = Search("random", Run(tmp_path / "1" / "r").study, seed=0).run(7)
+    assert [json.loads(point) for _, point in found[0]] == alone

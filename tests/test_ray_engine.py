@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpo.engines.base import load_engine
-from hpo.engines.ray_tune.room import Node, Share, share
+from hpo.engines.ray_tune.room import Node, Share, fitting, share
 from hpo.errors import UsageError
 from tests.live import STUDIES, LiveRun, launch, left_alone, points, wait_until
 
@@ -137,21 +137,22 @@ BIG, SMALL = Node(8, 4), Node(3, 1)
 
 
 @pytest.mark.parametrize(
-    ("nodes", "workers", "each", "expected"),
+    ("nodes", "workers", "each", "expected", "most"),
     [
-        ([Node(8)], 2, None, Share(4, 0.0, 2)),
-        ([Node(3), Node(3)], 3, None, Share(1, 0.0, 6)),
-        ([BIG], 2, None, Share(4, 1.0, 2)),
-        ([BIG, SMALL], 5, 1, Share(2, 1.0, 5)),
-        ([BIG], 2, 2, Share(4, 2.0, 2)),
-        ([BIG], 8, None, Share(1, 0.5, 8)),
-        ([BIG], 4, 0, Share(2, 0.0, 4)),
+        ([Node(8)], 2, None, Share(4, 0.0), 2),
+        ([Node(3), Node(3)], 3, None, Share(1, 0.0), 6),
+        ([BIG], 2, None, Share(4, 1.0), 2),
+        ([BIG, SMALL], 5, 1, Share(2, 1.0), 5),
+        ([BIG], 2, 2, Share(4, 2.0), 2),
+        ([BIG], 8, None, Share(1, 0.5), 8),
+        ([BIG], 4, 0, Share(2, 0.0), 4),
     ],
 )
 def test_workers_share_a_cluster_evenly(
-    nodes: list[Node], workers: int, each: int | None, expected: Share
+    nodes: list[Node], workers: int, each: int | None, expected: Share, most: int
 ) -> None:
     assert share(nodes, workers, each, "it") == expected
+    assert fitting(nodes, expected.cpus, expected.gpus) == most
 
 
 @pytest.mark.parametrize(

@@ -35,14 +35,16 @@ def scale(args: argparse.Namespace) -> int:
     deadline = time.monotonic() + _CHIEF_S
     while run.supervised:
         try:
-            _tell_size(run, args.workers)
+            room = _tell_size(run, args.workers)
         except PlaceError:
             # Who looks after the run starts its chief anew.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
             continue
-        print(f"run {run.id}: {args.workers} workers wanted, {run.workers} before")
+        short = room is not None and args.workers > room
+        waiting = f"; there is room for {room}, the others wait for hosts to join" if short else ""
+        print(f"run {run.id}: {args.workers} workers wanted, {run.workers} before{waiting}")
         return 0
     if run.chief_lives:
         raise RunError(
@@ -55,8 +57,11 @@ def scale(args: argparse.Namespace) -> int:
     )
 
 
-def _tell_size(run: Run, workers: int) -> None:
-    """Tells the chief; PlaceError where there is none just now, UsageError beyond the GPUs."""
+def _tell_size(run: Run, workers: int) -> int | None:
+    """Tells the chief; answers how many workers there is room for, None for any number.
+
+    Raises PlaceError where there is no chief just now, UsageError beyond the GPUs.
+    """
     address = chief_address(run)
     if address is None:
         raise PlaceError(f"no chief of run {run.id} serves: see its log with `launch.py logs`")
@@ -66,7 +71,7 @@ def _tell_size(run: Run, workers: int) -> None:
             f"--workers {workers} needs more GPUs than run {run.id} has, which are enough for "
             f"{most}: ask for fewer"
         )
-    load_engine(run.request.engine).scale(run, address, workers)
+    return load_engine(run.request.engine).scale(run, address, workers)
 
 
 def chief_address(run: Run) -> str | None:

@@ -54,10 +54,11 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def scale(self, run: Run, address: str, workers: int) -> None:
+    def scale(self, run: Run, address: str, workers: int) -> int | None:
         """Tells the leader of ``run`` at ``address`` how many workers are wanted from now on.
 
-        Returns once that is in the ledger. Raises PlaceError if it does not answer, and
+        Returns once that is in the ledger: how many workers it has room for, None for any
+        number. Raises PlaceError if it does not answer, and
         RefusedError where it is about to leave.
         """
 

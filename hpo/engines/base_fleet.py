@@ -55,9 +55,9 @@ class FleetEngine(Engine):
         with calling(run, address) as client:
             client.drain(immediate, suspend)
 
-    def scale(self, run: Run, address: str, workers: int) -> None:
+    def scale(self, run: Run, address: str, workers: int) -> int | None:
         """Tells the chief of ``run`` how many workers are wanted."""
         from hpo.fleet.client import calling
 
         with calling(run, address) as client:
-            client.scale(workers)
+            return client.scale(workers)

@@ -88,6 +88,8 @@ class Chief:
         self._waiters: dict[asyncio.Future[None], None] = {}
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        # How many workers can be at work at once where they run; None: as many as one likes.
+        self.room: int | None = None
         self._failure: TuneFleetError | None = None
         self._abandoned = False
 

@@ -238,14 +238,19 @@ class ChiefClient:
             timeout_s,
         )
 
-    def scale(self, workers: int, timeout_s: float = 10.0) -> None:
-        """Wants so many workers from now on; raises as :meth:`drain`, or RefusedError."""
-        self._call_once(self._fleet.Scale, fleet_pb2.ScaleRequest(workers=workers), timeout_s)
+    def scale(self, workers: int, timeout_s: float = 10.0) -> int | None:
+        """Wants so many workers from now on; raises as :meth:`drain`, or RefusedError.
 
-    def _call_once(self, method: Callable[..., Any], request: Any, timeout_s: float) -> None:
+        Answers how many workers there is room for; None: for any number.
+        """
+        request = fleet_pb2.ScaleRequest(workers=workers)
+        reply = self._call_once(self._fleet.Scale, request, timeout_s)
+        return reply.room if reply.HasField("room") else None
+
+    def _call_once(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         """One call that a person waits for: not repeated."""
         try:
-            method(request, metadata=self._metadata, timeout=timeout_s)
+            return method(request, metadata=self._metadata, timeout=timeout_s)
         except grpc.RpcError as error:
             if error.code() in _REFUSED:
                 raise RefusedError(error.details() or "the chief refused") from error

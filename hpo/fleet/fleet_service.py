@@ -182,4 +182,4 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
             )
         await self._chief.apply(lambda c: c.scaled(request.workers))
         log.info("%d workers are wanted", request.workers)
-        return fleet_pb2.ScaleReply()
+        return fleet_pb2.ScaleReply(room=self._chief.room)

@@ -69,17 +69,18 @@ class _Thread(threading.Thread):
         from hpo.engines.ray_tune.place import cluster
 
         run = self._chief.run
-        with cluster(run, run.workers) as (share, resources, folder):
+        with cluster(run, run.workers) as place:
             from hpo.engines.ray_tune.drive import Bridge, drive
 
             precision = run.settings.get("precision")
-            check_here(precision, has_gpu=bool(share.gpus))
-            device = in_record("gpu:any" if share.gpus else "cpu", precision)
-            self._desk = Desk(self._chief, share.most, device)
+            check_here(precision, has_gpu=bool(place.share.gpus))
+            device = in_record("gpu:any" if place.share.gpus else "cpu", precision)
+            self._desk = Desk(self._chief, device)
             bridge = Bridge(self._chief, self._desk, self._loop)
             bridge.wait(self._desk.open())
+            bridge.wait(self._desk.look(place.room()))
             self.ready.set_result(None)
-            drive(bridge, _setup(self._chief, share), resources, folder / "tune")
+            drive(bridge, _setup(self._chief, place.share), place)
             bridge.wait(self._desk.close())
 
     def _failed(self, error: TuneFleetError) -> None:

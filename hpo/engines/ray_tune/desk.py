@@ -57,12 +57,14 @@ class Seat:
 
 
 class Desk:
-    """Takes trials for at most ``most`` workers, and tells how they go. Keys are Ray's ids."""
+    """Takes trials for as many workers as are wanted and have room, and tells how they go.
 
-    def __init__(self, chief: Chief, most: int, device: str) -> None:
+    Keys are Ray's ids.
+    """
+
+    def __init__(self, chief: Chief, device: str) -> None:
         self.closed = False
         self._chief = chief
-        self._most = most
         # What a worker runs on, until its actor has said which.
         self._device = device
         self._idle: dict[str, WorkerInfo] = {}
@@ -148,8 +150,12 @@ class Desk:
         """The attempt that Ray runs under this id."""
         return self._seats.get(ray_id)
 
-    async def look(self) -> list[str]:
-        """Answers for those whose actors have yet to start; the attempts that are to end."""
+    async def look(self, room: int | None) -> list[str]:
+        """Answers for those whose actors have yet to start; the attempts that are to end.
+
+        ``room`` is how many workers Ray has room for now; None: for any number.
+        """
+        self._chief.room = room
         waiting = [seat for seat in self._seats.values() if not seat.runs]
         for seat in waiting:
             self._beat(seat)
@@ -192,9 +198,10 @@ class Desk:
     def _places(self) -> Iterator[str]:
         """The ids of the workers that may ask: those who are here, and who else is wanted."""
         taken = {seat.worker.worker_id for seat in self._seats.values()}
-        wanted = worker_ids(min(self._chief.coordinator.crew.size, self._most))
+        wanted = worker_ids(self._chief.coordinator.crew.size)
         yield from (each for each in self._idle if each not in wanted)
-        yield from (each for each in wanted if each not in taken)
+        # The others have no room, as long as no host joins.
+        yield from (each for each in wanted[: self._chief.room] if each not in taken)
 
     async def _join(self, worker_id: str) -> WorkerInfo:
         incarnation = secrets.token_hex(8)

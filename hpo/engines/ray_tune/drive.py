@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import pathlib
 import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
@@ -22,7 +21,8 @@ from ray.tune.search import Searcher
 from hpo.engines.ray_tune.agent import Agent
 from hpo.engines.ray_tune.desk import Desk, OverError
 from hpo.engines.ray_tune.messages import ORDER, SAID, CheckpointWanted, Order, Said, Setup
-from hpo.errors import PlaceError, TuneFleetError
+from hpo.engines.ray_tune.place import Place
+from hpo.errors import PlaceError, TuneFleetError, first_line
 from hpo.fleet.chief import Chief
 from hpo.link import Outcome
 from hpo.protocol import Attempt, Verdict
@@ -102,9 +102,10 @@ class Asking(Searcher):  # type: ignore[misc]
 class Telling(TrialScheduler):  # type: ignore[misc]
     """Whatever an attempt says goes to the coordinator, whose answer decides."""
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, place: Place) -> None:
         super().__init__()
         self._bridge = bridge
+        self._place = place
         self._trials: dict[str, Any] = {}
         self._lost_at: dict[str, float] = {}
         self._looked_at = 0.0
@@ -119,7 +120,7 @@ class Telling(TrialScheduler):  # type: ignore[misc]
             goes_on = self._hand_on(trial, said, result)
         except ray.exceptions.RayError as error:
             # Ray is about to say the same of its actor.
-            log.info("a file was lost with its actor: %s", _first_line(error))
+            log.info("a file was lost with its actor: %s", first_line(error))
             goes_on = True
         except TuneFleetError as error:
             self._bridge.fail(error)
@@ -134,7 +135,7 @@ class Telling(TrialScheduler):  # type: ignore[misc]
         if isinstance(error, ray.exceptions.RayTaskError):
             log.error("an actor has a defect: %s", error)
         else:
-            log.warning("an actor is gone: %s", _first_line(error))
+            log.warning("an actor is gone: %s", first_line(error))
         self._bridge.wait(self._bridge.desk.died(trial.trial_id))
         self._forget(trial)
 
@@ -150,7 +151,7 @@ class Telling(TrialScheduler):  # type: ignore[misc]
         if now - self._looked_at < _LOOK_S:
             return
         self._looked_at = now
-        lost = self._bridge.wait(self._bridge.desk.look())
+        lost = self._bridge.wait(self._bridge.desk.look(self._place.room()))
         for ray_id in lost:
             if now - self._lost_at.setdefault(ray_id, now) > _END_S:
                 self._end_by_force(tune_controller, self._trials[ray_id])
@@ -226,18 +227,16 @@ class Telling(TrialScheduler):  # type: ignore[misc]
         self._lost_at.pop(trial.trial_id, None)
 
 
-def drive(
-    bridge: Bridge, setup: Setup, resources: Mapping[str, float], folder: pathlib.Path
-) -> None:
-    """Runs Ray Tune until the search is over. Ray's own files go into ``folder``."""
-    bundle = {name: amount for name, amount in resources.items() if amount}
+def drive(bridge: Bridge, setup: Setup, place: Place) -> None:
+    """Runs Ray Tune until the search is over."""
+    bundle = {name: amount for name, amount in place.resources.items() if amount}
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(Agent, setup=setup), tune.PlacementGroupFactory([bundle])
         ),
         tune_config=tune.TuneConfig(
             search_alg=Asking(bridge),
-            scheduler=Telling(bridge),
+            scheduler=Telling(bridge, place),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.trial_id,
@@ -245,7 +244,7 @@ def drive(
         ),
         run_config=tune.RunConfig(
             name="search",
-            storage_path=str(folder),
+            storage_path=str(place.folder / "tune"),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=0),
             verbose=0,
@@ -263,7 +262,3 @@ def _receive(actor: Any, incoming: Incoming) -> None:
             raise PlaceError("a file came damaged from its actor: is its host's memory sound?")
     finally:
         incoming.discard()
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip().splitlines() or [""])[0]

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 
 from hpo import env
 from hpo.child import ROOT
-from hpo.engines.ray_tune.room import Node, Share, share
-from hpo.errors import PlaceError
+from hpo.engines.ray_tune.modules import own_modules
+from hpo.engines.ray_tune.room import Node, Share, fitting, share
+from hpo.errors import PlaceError, UsageError, first_line
 from hpo.run import Run
 
 log = logging.getLogger("tunefleet.ray")
@@ -45,9 +46,29 @@ _WORKER, _ANY_NUMBER = "tunefleet_worker", 100_000
 _OBJECTS_BYTES = 256 * 1024 * 1024
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A connection to Ray: each worker's share, what its actor asks Ray for, and a folder."""
+
+    share: Share
+    resources: dict[str, float]
+    folder: pathlib.Path
+    is_ours: bool
+
+    def room(self) -> int | None:
+        """How many workers there is room for now: hosts come and go. None: for any number."""
+        gpus = self.share.gpus
+        if not self.is_ours:
+            return fitting(_nodes(), self.share.cpus, gpus)
+        if not gpus:
+            return None
+        # More workers than processors share these.
+        return fitting([Node(_ANY_NUMBER, node.gpus) for node in _nodes()], 1, gpus)
+
+
 @contextlib.contextmanager
-def cluster(run: Run, workers: int) -> Iterator[tuple[Share, dict[str, float], pathlib.Path]]:
-    """A connection to Ray: each worker's share, what its actor asks Ray for, and a folder.
+def cluster(run: Run, workers: int) -> Iterator[Place]:
+    """A connection to Ray.
 
     Raises UsageError where the cluster has no room for ``workers``, PlaceError where it
     cannot be reached or started.
@@ -63,27 +84,27 @@ def cluster(run: Run, workers: int) -> Iterator[tuple[Share, dict[str, float], p
     shutil.rmtree(folder, ignore_errors=True)
     try:
         if address := os.environ.get(_RAY_ADDRESS):
-            _connect(address)
+            _connect(address, run.study_path())
             found = share(_nodes(), workers, each, f"the Ray cluster at {address}")
-            yield found, {"CPU": float(found.cpus), "GPU": found.gpus}, folder
+            resources = {"CPU": float(found.cpus), "GPU": found.gpus}
+            yield Place(found, resources, folder, is_ours=False)
         else:
             _start(folder, workers)
             cores, gpus = len(os.sched_getaffinity(0)), sum(node.gpus for node in _nodes())
             # More workers than processors share these.
             found = share([Node(max(cores, workers), gpus)], workers, each, "this machine")
-            most = found.most if found.gpus else _ANY_NUMBER
-            found = dataclasses.replace(found, most=most)
-            yield found, {_WORKER: 1.0, "GPU": found.gpus}, folder
+            yield Place(found, {_WORKER: 1.0, "GPU": found.gpus}, folder, is_ours=True)
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _connect(address: str) -> None:
+def _connect(address: str, study: pathlib.Path) -> None:
     import ray
 
-    # Its hosts need not have the project, only what it requires.
-    environment = {"py_modules": [str(ROOT / "hpo")]}
+    # Its hosts need not have the project, only what it requires; nor what the study imports.
+    sent = {ROOT / "hpo", *own_modules(study, [ROOT])}
+    environment = {"py_modules": sorted(map(str, sent)), "excludes": ["__pycache__"]}
     try:
         ray.init(
             address=address,
@@ -91,6 +112,11 @@ def _connect(address: str) -> None:
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
+    except ray.exceptions.RuntimeEnvSetupError as error:
+        raise UsageError(
+            f"what {study.name} imports cannot be sent to the Ray cluster ({first_line(error)}): "
+            "keep data apart from modules, or list it in a .rayignore"
+        ) from error
     except Exception as error:  # Ray raises what its many parts raise
         raise PlaceError(
             f"the Ray cluster at {address} does not answer ({error}): see RAY_ADDRESS, and its "

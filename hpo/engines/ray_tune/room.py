@@ -18,11 +18,10 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What each worker asks Ray for, and how many such workers the cluster takes."""
+    """What each worker asks Ray for."""
 
     cpus: int
     gpus: float
-    most: int
 
 
 def share(nodes: Sequence[Node], workers: int, gpus_each: int | None, where: str) -> Share:
@@ -39,9 +38,9 @@ def share(nodes: Sequence[Node], workers: int, gpus_each: int | None, where: str
     else:
         gpus = float(gpus_each)
     for cpus in range(max((int(node.cpus) for node in nodes), default=0), 0, -1):
-        if (most := _fitting(nodes, cpus, gpus)) >= workers:
-            return Share(cpus, gpus, most)
-    most = _fitting(nodes, 1, gpus)
+        if fitting(nodes, cpus, gpus) >= workers:
+            return Share(cpus, gpus)
+    most = fitting(nodes, 1, gpus)
     each = f"1 CPU and {gpus:g} GPU" if gpus else "1 CPU"
     raise UsageError(
         f"--workers {workers}: {where} has room for {most} workers of {each} each: "
@@ -49,7 +48,7 @@ def share(nodes: Sequence[Node], workers: int, gpus_each: int | None, where: str
     )
 
 
-def _fitting(nodes: Sequence[Node], cpus: int, gpus: float) -> int:
+def fitting(nodes: Sequence[Node], cpus: int, gpus: float) -> int:
     """How many workers of this size the nodes take."""
     fits = 0
     for node in nodes:

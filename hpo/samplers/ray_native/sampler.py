@@ -114,7 +114,6 @@ class RayOptuna(Sampler):
         from ray.tune.search.optuna import OptunaSearch
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._make_sampler = optuna.samplers.TPESampler
         self._axes = axes(self.space)
         self._search = OptunaSearch(
             space=self._define, metric=study.objective, mode=study.direction.value, seed=seed
@@ -133,8 +132,7 @@ class RayOptuna(Sampler):
         return _named("search.optuna.OptunaSearch")
 
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
-        # What it draws depends on the seed and the trial alone, also after a restart.
-        self._search._ot_study.sampler = self._make_sampler(seed=seed_of(self.seed, trial_id))
+        self._reseed(seed_of(self.seed, trial_id))
         raw = self._search.suggest(trial_id)
         return Proposal(self.space.draw(lambda parameter: _value(parameter, self._axes, raw)))
 
@@ -160,6 +158,15 @@ class RayOptuna(Sampler):
         # A trial that was pruned is told as Ray does: ended, with the best it came to.
         result = None if failed else {self.study.objective: value}
         self._search.on_trial_complete(record.trial_id, result=result, error=failed)
+
+    def _reseed(self, seed: int) -> None:
+        """What is drawn depends on the seed and the trial alone, also after a restart.
+
+        A new sampler for each ask would do the same, and compare the spaces of all trials.
+        """
+        sampler = self._search._ot_study.sampler
+        for each in (sampler, sampler._random_sampler):
+            each._rng.rng.seed(seed)
 
     def _define(self, trial: Any) -> None:
         """Suggests each parameter that is active at what was suggested before."""

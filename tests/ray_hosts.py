@@ -1,0 +1,82 @@
+"""A Ray cluster whose hosts are namespaces of this machine, with GPUs that are made up."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tests.live import processes_of
+from tests.network import Network
+
+PORT = 6379
+# Ray's own command, of the environment in which the tests run.
+_RAY = str(pathlib.Path(sys.executable).with_name("ray"))
+
+
+class RayHosts:
+    """Hosts on a network; on each but the first the folder ``hidden`` is empty.
+
+    What runs there can be found by ``marker``, which stands in its environment. Ray's files
+    lie in folders under ``scratch``, whose path must be short.
+    """
+
+    def __init__(
+        self, network: Network, hidden: pathlib.Path, scratch: pathlib.Path, marker: str
+    ) -> None:
+        self._network = network
+        self._hidden = hidden
+        self._scratch = scratch
+        self._marker = marker
+        self._nodes: dict[int, subprocess.Popen[bytes]] = {}
+        scratch.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def address(self) -> str:
+        """What RAY_ADDRESS should say."""
+        return f"{self._network.address(0)}:{PORT}"
+
+    def join(self, number: int, cpus: int, gpus: int) -> None:
+        """The host becomes a node of the cluster, the first one its head."""
+        own = self._network.address(number)
+        where = ["--head", f"--port={PORT}", f"--temp-dir={self._scratch}/{number}"]
+        if number:
+            where = [f"--address={self.address}"]
+        words = [_RAY, "start", "--block", f"--node-ip-address={own}", *where]
+        words += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--object-store-memory=80000000"]
+        words += ["--disable-usage-stats", "--include-dashboard=false"]
+        self._nodes[number] = self.start(number, words if number == 0 else words[:-1])
+
+    def start(self, number: int, words: Sequence[str], **own: str) -> subprocess.Popen[bytes]:
+        """A command on a host, in a group of its own."""
+        nothing = self._scratch / "nothing"
+        nothing.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            self._network.command(number, words, self._hidden if number else nothing),
+            env={**os.environ, "TUNEFLEET_TEST_HOSTS": self._marker, **own},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def lose(self, number: int) -> None:
+        """The host is gone, as by a power cut: what ran there is killed without a word."""
+        node = self._nodes.pop(number)
+        inside = subprocess.run(
+            ["ip", "netns", "pids", self._network.name(number)], capture_output=True, check=True
+        )
+        for pid in inside.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+        node.communicate()
+
+    def close(self) -> None:
+        """Ends everything on all hosts."""
+        for pid in processes_of(self._marker):
+            os.kill(pid, signal.SIGKILL)
+        for node in self._nodes.values():
+            node.kill()
+            node.communicate()

@@ -1,0 +1,156 @@
+"""Engine `ray` on a Ray cluster of several hosts that have GPUs."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hpo.engines.ray_tune.modules import own_modules
+from tests.live import ROOT, launch, processes_of, read, wait_until
+from tests.network import Network
+from tests.ray_hosts import RayHosts
+
+STUDY = """
+import os
+import time
+
+import shapes
+
+OBJECTIVE = "loss"
+
+
+def evaluate(hp, report):
+    from bumps.round import bump
+
+    x = hp.Float("x", 0.0, 1.0)
+    # What Ray gave this trial's process to see.
+    gpu = int(os.environ.get("CUDA_VISIBLE_DEVICES", "-1"))
+    for step in range(1, 8):
+        report(step, {"loss": shapes.bowl(x) + bump(x), "gpu": gpu})
+        time.sleep(0.5)
+    return {}
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[pathlib.Path]:
+    """Where a person's files lie. Short: Ray's sockets have their names in it."""
+    made = pathlib.Path(tempfile.mkdtemp(prefix="rc-"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def write_study(folder: pathlib.Path) -> pathlib.Path:
+    """A study with a module and a package of its own beside it."""
+    (folder / "bumps").mkdir(parents=True)
+    (folder / "bumps" / "__init__.py").touch()
+    (folder / "bumps" / "round.py").write_text("def bump(x):\n    return 0.1 * (x > 0.5)\n")
+    (folder / "shapes.py").write_text("import axes\n\nbowl = lambda x: axes.square(x - 0.3)\n")
+    (folder / "axes.py").write_text("square = lambda x: x * x\n")
+    (folder / "unused.py").write_text("raise OSError('nobody imports this')\n")
+    study = folder / "hilly.py"
+    study.write_text(STUDY)
+    return study
+
+
+@pytest.fixture
+def hosts(folder: pathlib.Path) -> Iterator[RayHosts]:
+    try:
+        network = Network(3)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"`ip netns` cannot be used here: {error}")
+    made = RayHosts(network, folder / "own", folder / "ray", str(folder))
+    yield made
+    made.close()
+    network.close()
+
+
+@pytest.mark.ray
+def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
+    hosts: RayHosts, folder: pathlib.Path
+) -> None:
+    study = write_study(folder / "own")
+    runs = folder / "runs"
+    hosts.join(0, cpus=2, gpus=2)
+    hosts.join(1, cpus=1, gpus=1)
+    words = [sys.executable, str(ROOT / "launch.py"), "run", str(study), "--engine", "ray"]
+    words += ["--workers", "3", "--gpus-per-worker", "1", "--trials", "14", "--seed", "1"]
+    words += ["--id", "wide", "--runs", str(runs), "--lease", "5"]
+    search = hosts.start(0, words, RAY_ADDRESS=hosts.address)
+
+    def used() -> set[tuple[str, str]]:
+        """Where trials run now: the host's process and the GPU."""
+        status = read(runs, "wide") if (runs / "wide" / "ledger.db").exists() else {"workers": []}
+        at_work = [w for w in status["workers"] if w["trial_id"] and w["pid"]]
+        return {(w["id"], w["device"]) for w in at_work}
+
+    try:
+        found = wait_until(lambda: len(used()) == 3 and used(), "three workers at work", 120)
+        assert sorted(device for _, device in found) == ["gpu:0", "gpu:0", "gpu:1"]
+
+        # More than there is room for is no secret; a host that joins makes room.
+        def scale(number: int) -> str:
+            words = [sys.executable, str(ROOT / "launch.py"), "scale", "wide"]
+            inside = hosts.start(0, [*words, "--workers", str(number), "--runs", str(runs)])
+            out = inside.communicate(timeout=60)[0].decode()
+            assert inside.returncode == 0, out
+            return out
+
+        assert "4 workers wanted, 3 before; there is room for 3" in scale(4)
+        hosts.join(2, cpus=1, gpus=1)
+        wait_until(lambda: len(used()) == 4, "the fourth worker at work", 60)
+
+        hosts.lose(1)
+        out = search.communicate(timeout=200)[0].decode()
+    finally:
+        search.kill()
+        search.communicate()
+    assert search.returncode == 0, out
+    rows: list[dict[str, Any]] = read(runs, "wide", "trials")
+    done = [row for row in rows if row["state"] == "COMPLETED"]
+    assert len({row["trial_id"] for row in done}) == len(done) == 14
+    lost = [row for row in rows if row["state"] != "COMPLETED"]
+    assert [row["failure"] for row in lost] == ["PREEMPTED"], lost
+    for row in done:
+        # The trial's process saw the GPU that its record names, and no other.
+        assert {f"gpu:{step['metrics']['gpu']:.0f}" for step in row["history"]} == {row["device"]}
+    wait_until(lambda: not processes_of(str(runs)), "no process of the search is left", 30)
+
+
+@pytest.mark.ray
+def test_a_cluster_that_is_not_there_is_refused_in_a_line(folder: pathlib.Path) -> None:
+    study = str(ROOT / "examples" / "plain_function.py")
+    arguments = ("run", study, "--engine", "ray", "--runs", str(folder / "runs"))
+    done = launch(*arguments, env={"RAY_ADDRESS": "127.0.0.1:1"})
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1 and "127.0.0.1:1 does not answer" in done.stderr
+    assert not list((folder / "runs").glob("*"))
+
+
+def test_what_a_study_imports_of_its_own_is_found(folder: pathlib.Path) -> None:
+    study = write_study(folder)
+    names = [path.name for path in own_modules(study, [ROOT])]
+    assert names == ["axes.py", "bumps", "shapes.py"]
+
+
+def test_a_study_of_the_project_brings_what_it_shares_with_others() -> None:
+    found = own_modules(ROOT / "studies" / "cnn_dropout.py", [ROOT])
+    assert [path.name for path in found] == ["hpo", "studies"]
+
+
+def test_what_is_installed_goes_before_a_folder_of_the_same_name(folder: pathlib.Path) -> None:
+    (folder / "numpy").mkdir()
+    (folder / "numpy" / "notes.py").touch()
+    (folder / "mine").mkdir()
+    (folder / "mine" / "part.py").write_text("import json, numpy\n")
+    (folder / "json.py").write_text("import mine\n")
+    study = folder / "study.py"
+    study.write_text("import mine.part\nimport numpy\n")
+    assert own_modules(study, [ROOT]) == [folder / "mine"]
