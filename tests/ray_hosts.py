@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import secrets
 import signal
 import subprocess
 import sys
@@ -33,14 +34,22 @@ class RayHosts:
         self._marker = marker
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
         scratch.mkdir(parents=True, exist_ok=True)
+        self._token = scratch / "token"
+        self._token.write_text(secrets.token_hex(32))
 
     @property
     def address(self) -> str:
         """What RAY_ADDRESS should say."""
         return f"{self._network.address(0)}:{PORT}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every process of the cluster, and whoever joins it, must have."""
+        guarded = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token)}
+        return {"TUNEFLEET_TEST_HOSTS": self._marker, **guarded}
+
     def join(self, number: int, cpus: int, gpus: int) -> None:
-        """The host becomes a node of the cluster, the first one its head."""
+        """The host becomes a node of the cluster, the first one its head; returns once it is."""
         own = self._network.address(number)
         where = ["--head", f"--port={PORT}", f"--temp-dir={self._scratch}/{number}"]
         if number:
@@ -48,7 +57,13 @@ class RayHosts:
         words = [_RAY, "start", "--block", f"--node-ip-address={own}", *where]
         words += [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--object-store-memory=80000000"]
         words += ["--disable-usage-stats", "--include-dashboard=false"]
-        self._nodes[number] = self.start(number, words if number == 0 else words[:-1])
+        node = self._nodes[number] = self.start(number, words if number == 0 else words[:-1])
+        assert node.stdout is not None
+        said = b""
+        while b"Ray runtime started" not in said:
+            line = node.stdout.readline()
+            assert line, f"no node on host {number}: {said.decode()}"
+            said += line
 
     def start(self, number: int, words: Sequence[str], **own: str) -> subprocess.Popen[bytes]:
         """A command on a host, in a group of its own."""
@@ -56,7 +71,7 @@ class RayHosts:
         nothing.mkdir(exist_ok=True)
         return subprocess.Popen(
             self._network.command(number, words, self._hidden if number else nothing),
-            env={**os.environ, "TUNEFLEET_TEST_HOSTS": self._marker, **own},
+            env={**os.environ, **self.environment, **own},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

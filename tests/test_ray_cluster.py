@@ -87,6 +87,7 @@ def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
 
     def used() -> set[tuple[str, str]]:
         """Where trials run now: the host's process and the GPU."""
+        assert search.poll() is None, search.communicate()[0].decode()
         status = read(runs, "wide") if (runs / "wide" / "ledger.db").exists() else {"workers": []}
         at_work = [w for w in status["workers"] if w["trial_id"] and w["pid"]]
         return {(w["id"], w["device"]) for w in at_work}
@@ -124,14 +125,24 @@ def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
     wait_until(lambda: not processes_of(str(runs)), "no process of the search is left", 30)
 
 
-@pytest.mark.ray
-def test_a_cluster_that_is_not_there_is_refused_in_a_line(folder: pathlib.Path) -> None:
-    study = str(ROOT / "examples" / "plain_function.py")
-    arguments = ("run", study, "--engine", "ray", "--runs", str(folder / "runs"))
-    done = launch(*arguments, env={"RAY_ADDRESS": "127.0.0.1:1"})
-    assert done.returncode == 3, done.stdout + done.stderr
-    assert done.stderr.count("\n") == 1 and "127.0.0.1:1 does not answer" in done.stderr
-    assert not list((folder / "runs").glob("*"))
+@pytest.mark.parametrize(
+    ("address", "status", "said"),
+    [
+        ("127.0.0.1:1", 3, "the Ray cluster at 127.0.0.1:1 does not answer (["),
+        ("nobody.invalid:6379", 3, "nobody.invalid:6379 does not answer"),
+        ("head", 2, "RAY_ADDRESS=head: give HOST:PORT"),
+        ("ray://127.0.0.1:10001", 2, "give HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused_before_a_study_is_read(
+    folder: pathlib.Path, address: str, status: int, said: str
+) -> None:
+    study = folder / "broken.py"
+    study.write_text("raise OSError('read')")
+    arguments = ("run", str(study), "--engine", "ray", "--runs", str(folder / "runs"))
+    done = launch(*arguments, env={"RAY_ADDRESS": address})
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stdout + done.stderr
+    assert said in done.stderr and not (folder / "runs").exists()
 
 
 def test_what_a_study_imports_of_its_own_is_found(folder: pathlib.Path) -> None:

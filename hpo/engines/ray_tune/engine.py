@@ -7,6 +7,7 @@ import pathlib
 
 from hpo import env
 from hpo.engines.base_fleet import FleetEngine
+from hpo.engines.ray_tune.reach import check_reachable
 from hpo.errors import UsageError
 from hpo.run import Run
 
@@ -27,6 +28,10 @@ class RayEngine(FleetEngine):
         from hpo.fleet.lead import lead
 
         return asyncio.run(lead(run, role, ray_tune))
+
+    def check_place(self, host: str, insecure: bool, by_hand: bool) -> None:
+        """Raises UsageError or PlaceError where the Ray cluster is none, or not there."""
+        check_reachable()
 
     def prepare(self, study_file: pathlib.Path) -> None:
         """Nothing: the actors import the study where they are."""

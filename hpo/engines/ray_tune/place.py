@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from hpo import env
 from hpo.child import ROOT
 from hpo.engines.ray_tune.modules import own_modules
+from hpo.engines.ray_tune.reach import cluster_address
 from hpo.engines.ray_tune.room import Node, Share, fitting, share
 from hpo.errors import PlaceError, UsageError, first_line
 from hpo.run import Run
@@ -39,7 +40,6 @@ _QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-_RAY_ADDRESS = "RAY_ADDRESS"
 # Of a cluster of our own: a worker takes one of these, so that `scale` may start more than
 # there were processors.
 _WORKER, _ANY_NUMBER = "tunefleet_worker", 100_000
@@ -83,7 +83,7 @@ def cluster(run: Run, workers: int) -> Iterator[Place]:
     # What a leader that was killed has left.
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        if address := os.environ.get(_RAY_ADDRESS):
+        if address := cluster_address():
             _connect(address, run.study_path())
             found = share(_nodes(), workers, each, f"the Ray cluster at {address}")
             resources = {"CPU": float(found.cpus), "GPU": found.gpus}
