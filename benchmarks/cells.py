@@ -66,8 +66,9 @@ def main() -> None:
     parser.add_argument("--seeds", default="7")
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--tested", type=int, default=10_000, help="examples in the test set")
-    parser.add_argument("rest", nargs="*", help="-- and options of `launch.py run`")
-    args = parser.parse_args()
+    words = sys.argv[1:]
+    own = words.index("--") if "--" in words else len(words)
+    args, rest = parser.parse_args(words[:own]), words[own + 1 :]
     print(
         "| engine | sampler | pruner | seed | trials | epochs | best | test accuracy | took | by |"
     )
@@ -75,8 +76,8 @@ def main() -> None:
     axes = [getattr(args, name).split(",") for name in ("engines", "samplers", "pruners", "seeds")]
     for engine, sampler, pruner, seed in itertools.product(*axes):
         run_id = f"{engine}-{sampler}-{pruner}-{seed}".replace(":", "-")
-        words = ["--engine", engine, "--sampler", sampler, "--pruner", pruner, "--seed", seed]
-        launch("run", args.study, *words, "--id", run_id, "--runs", args.runs, *args.rest)
+        cell = ["--engine", engine, "--sampler", sampler, "--pruner", pruner, "--seed", seed]
+        launch("run", args.study, *cell, "--id", run_id, "--runs", args.runs, *rest)
         cells = f"`{engine}` | `{sampler}` | {pruner} | {seed}"
         print(f"| {cells} | {row(run_id, args.runs, args.tested)} |", flush=True)
 

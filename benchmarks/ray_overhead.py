@@ -4,8 +4,10 @@
 
 Both run trials that compute nothing, with Ray's OptunaSearch, first one and then the other.
 Up to each mark, over the last trials before it: the CPU that all processes of the search used
-for a trial, Ray's own among them, and the time that passed (Linux). Engine `ray` keeps each
-trial in a process of its own and makes every step durable, which plain Ray does not.
+for a trial, Ray's own among them, and the time that passed. A control group counts it, which
+Linux lets root make: Ray ends processes now and then, and what these had used must not be lost.
+Engine `ray` keeps each trial in a process of its own and makes every step durable, which plain
+Ray does not.
 """
 
 from __future__ import annotations
@@ -15,20 +17,20 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 
-import psutil
 from _fleet import NOOP, ROOT
 
 from hpo.run import Run
 from hpo.trial import TrialState
 
-_MARKER = "RAY_OVERHEAD"
 _POLL_S = 0.1
+_END_S = 20.0
 
 
 @dataclasses.dataclass
@@ -39,49 +41,72 @@ class Cost:
     wall: float
 
 
-def cpu_s(marker: str) -> float:
-    """What the living processes with ``marker`` have used, with their ended children."""
-    total = 0.0
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(_MARKER) == marker:
-                total += sum(process.cpu_times()[:4])
-    return total
+class Group:
+    """A control group: the CPU of all processes that were ever in it."""
+
+    def __init__(self, name: str) -> None:
+        lines = pathlib.Path("/proc/mounts").read_text().splitlines()
+        mounts = [line.split()[1] for line in lines if line.split()[2] == "cgroup2"]
+        self._folder = pathlib.Path(mounts[0]) / f"tunefleet-{name}-{os.getpid()}"
+        self._folder.mkdir()
+
+    def enter(self) -> None:
+        """In a process: it and all that it will start belong to the group."""
+        (self._folder / "cgroup.procs").write_text("0")
+
+    def cpu_s(self) -> float:
+        """Seconds so far."""
+        stat = (self._folder / "cpu.stat").read_text().split()
+        return int(stat[stat.index("usage_usec") + 1]) / 1e6
+
+    def close(self) -> None:
+        """Ends whatever is left of it."""
+        deadline = time.monotonic() + _END_S
+        while (left := (self._folder / "cgroup.procs").read_text().split()) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(_POLL_S)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
 
 
 @contextlib.contextmanager
 def started(
-    marker: str, *command: str, output: int = subprocess.DEVNULL
+    group: Group, *command: str, output: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[str]]:
     """A search as a process, ended with all that it started."""
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=ROOT,
-        env={**os.environ, _MARKER: marker},
         stdout=output,
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=group.enter,
     )
     try:
         yield process
     finally:
         process.terminate()
         process.communicate(timeout=120)
+        group.close()
 
 
-def measure(marker: str, ended: Callable[[], int], marks: list[int], window: int) -> list[Cost]:
+def measure(group: Group, ended: Callable[[], int], marks: list[int], window: int) -> list[Cost]:
     """The cost of a trial before each mark; ``ended`` says how many have ended so far."""
     costs = []
     for mark in sorted(marks):
         first = _reach(mark - window, ended)
-        cpu, wall = cpu_s(marker), time.monotonic()
+        cpu, wall = group.cpu_s(), time.monotonic()
         last = _reach(mark, ended)
         trials = last - first
-        used, passed = cpu_s(marker) - cpu, time.monotonic() - wall
+        used, passed = group.cpu_s() - cpu, time.monotonic() - wall
         costs.append(Cost(used / trials, passed / trials))
-        print(f"{marker}, {mark:,} trials: {costs[-1]}", flush=True)
+        print(f"{mark:,} trials: {costs[-1]}", flush=True)
     return costs
 
 
@@ -95,7 +120,8 @@ def plain(marks: list[int], window: int, workers: int) -> list[Cost]:
     """Ray Tune alone."""
     trials = str(max(marks) + window)
     command = ("benchmarks/plain_ray.py", trials, str(workers))
-    with started("plain", *command, output=subprocess.PIPE) as process:
+    group = Group("plain")
+    with started(group, *command, output=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = process.stdout
 
@@ -104,7 +130,7 @@ def plain(marks: list[int], window: int, workers: int) -> list[Cost]:
             assert line, "plain Ray ended before its time"
             return int(line) if line.strip().isdecimal() else 0
 
-        return measure("plain", ended, marks, window)
+        return measure(group, ended, marks, window)
 
 
 def ours(folder: pathlib.Path, marks: list[int], window: int, workers: int) -> list[Cost]:
@@ -112,7 +138,8 @@ def ours(folder: pathlib.Path, marks: list[int], window: int, workers: int) -> l
     options = ["--engine", "ray", "--sampler", "ray:optuna", "--seed", "1", "--id", "noop"]
     options += ["--trials", str(max(marks) + window), "--workers", str(workers)]
     command = ("launch.py", "run", str(NOOP), *options, "--runs", str(folder))
-    with started("ours", *command) as process:
+    group = Group("ours")
+    with started(group, *command) as process:
         while not (folder / "noop" / "ledger.db").exists():
             assert process.poll() is None, "the search did not begin"
             time.sleep(_POLL_S)
@@ -124,7 +151,7 @@ def ours(folder: pathlib.Path, marks: list[int], window: int, workers: int) -> l
             return sum(state is TrialState.COMPLETED for state in found)
 
         try:
-            return measure("ours", ended, marks, window)
+            return measure(group, ended, marks, window)
         finally:
             reader.close()
 

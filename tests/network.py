@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 from collections.abc import Sequence
 
@@ -32,8 +34,9 @@ class Network:
             raise
 
     def close(self) -> None:
-        """Takes the namespaces away, and with them all that is in them."""
+        """Takes the namespaces away, and ends what is in them."""
         for name in self._made:
+            self._end(name)
             subprocess.run(["ip", "netns", "delete", name], check=False)
 
     @staticmethod
@@ -44,14 +47,18 @@ class Network:
     def command(self, number: int, words: Sequence[str], hidden: pathlib.Path) -> list[str]:
         """``words`` as a command on a host where the folder ``hidden`` is empty."""
         script = 'mount -t tmpfs none "$0" && exec "$@"'
-        return ["ip", "netns", "exec", self.name(number), "sh", "-c", script, str(hidden), *words]
+        return ["ip", "netns", "exec", self._name(number), "sh", "-c", script, str(hidden), *words]
+
+    def lose(self, number: int) -> None:
+        """A host is gone, as by a power cut: what runs there is killed without a word."""
+        self._end(self._name(number))
 
     def plug(self, number: int, is_in: bool) -> None:
         """Pulls a host's cable out of the switch, or puts it in again."""
         ip("-n", self._switch, "link", "set", f"port{number}", "up" if is_in else "down")
 
     def _add(self, number: int) -> None:
-        host, port = self.name(number), f"port{number}"
+        host, port = self._name(number), f"port{number}"
         self._make(host)
         ip(
             "link",
@@ -71,11 +78,17 @@ class Network:
         for device in ("lo", "eth0"):
             ip("-n", host, "link", "set", device, "up")
 
+    def _end(self, name: str) -> None:
+        inside = subprocess.run(["ip", "netns", "pids", name], capture_output=True, check=False)
+        for pid in map(int, inside.stdout.split()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def _make(self, name: str) -> None:
         ip("netns", "add", name)
         self._made.append(name)
 
-    def name(self, number: int) -> str:
+    def _name(self, number: int) -> str:
         """The host's namespace."""
         return f"{self._prefix}-{number}"
 

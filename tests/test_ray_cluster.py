@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -19,11 +20,13 @@ from tests.ray_hosts import RayHosts
 
 STUDY = """
 import os
+import pathlib
 import time
 
 import shapes
 
 OBJECTIVE = "loss"
+GO = pathlib.Path({go!r})
 
 
 def evaluate(hp, report):
@@ -32,10 +35,13 @@ def evaluate(hp, report):
     x = hp.Float("x", 0.0, 1.0)
     # What Ray gave this trial's process to see.
     gpu = int(os.environ.get("CUDA_VISIBLE_DEVICES", "-1"))
-    for step in range(1, 8):
-        report(step, {"loss": shapes.bowl(x) + bump(x), "gpu": gpu})
+    # Each trial waits until it is told that all has been seen.
+    for step in range(1, 1000):
+        report(step, {{"loss": shapes.bowl(x) + bump(x), "gpu": gpu}})
+        if GO.exists():
+            break
         time.sleep(0.5)
-    return {}
+    return {{}}
 """
 
 
@@ -47,8 +53,8 @@ def folder() -> Iterator[pathlib.Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-def write_study(folder: pathlib.Path) -> pathlib.Path:
-    """A study with a module and a package of its own beside it."""
+def write_study(folder: pathlib.Path, go: str = "") -> pathlib.Path:
+    """A study with a module and a package of its own beside it; its trials wait for ``go``."""
     (folder / "bumps").mkdir(parents=True)
     (folder / "bumps" / "__init__.py").touch()
     (folder / "bumps" / "round.py").write_text("def bump(x):\n    return 0.1 * (x > 0.5)\n")
@@ -56,7 +62,7 @@ def write_study(folder: pathlib.Path) -> pathlib.Path:
     (folder / "axes.py").write_text("square = lambda x: x * x\n")
     (folder / "unused.py").write_text("raise OSError('nobody imports this')\n")
     study = folder / "hilly.py"
-    study.write_text(STUDY)
+    study.write_text(STUDY.format(go=go))
     return study
 
 
@@ -66,7 +72,7 @@ def hosts(folder: pathlib.Path) -> Iterator[RayHosts]:
         network = Network(3)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"`ip netns` cannot be used here: {error}")
-    made = RayHosts(network, folder / "own", folder / "ray", str(folder))
+    made = RayHosts(network, folder / "own", folder / "ray")
     yield made
     made.close()
     network.close()
@@ -76,13 +82,24 @@ def hosts(folder: pathlib.Path) -> Iterator[RayHosts]:
 def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
     hosts: RayHosts, folder: pathlib.Path
 ) -> None:
-    study = write_study(folder / "own")
-    runs = folder / "runs"
+    runs, go = folder / "runs", folder / "go"
+    study = write_study(folder / "own", str(go))
     hosts.join(0, cpus=2, gpus=2)
     hosts.join(1, cpus=1, gpus=1)
     words = [sys.executable, str(ROOT / "launch.py"), "run", str(study), "--engine", "ray"]
     words += ["--workers", "3", "--gpus-per-worker", "1", "--trials", "14", "--seed", "1"]
     words += ["--id", "wide", "--runs", str(runs), "--lease", "5"]
+
+    # What Ray does not take is refused by name, and nothing is left of the run.
+    (folder / "own" / "bumps" / "huge.bin").write_bytes(os.urandom(3_000_000))
+    narrow = hosts.start(0, words, RAY_ADDRESS=hosts.address, RAY_max_grpc_message_size="2000000")
+    refusal = narrow.communicate(timeout=60)[0].decode()
+    assert narrow.returncode == 2 and "own/bumps to the Ray cluster: Package size" in refusal, (
+        refusal
+    )
+    assert not list(runs.glob("*"))
+    (folder / "own" / "bumps" / "huge.bin").unlink()
+
     search = hosts.start(0, words, RAY_ADDRESS=hosts.address)
 
     def used() -> set[tuple[str, str]]:
@@ -93,7 +110,7 @@ def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
         return {(w["id"], w["device"]) for w in at_work}
 
     try:
-        found = wait_until(lambda: len(used()) == 3 and used(), "three workers at work", 120)
+        found = wait_until(lambda: len(now := used()) == 3 and now, "three workers at work", 120)
         assert sorted(device for _, device in found) == ["gpu:0", "gpu:0", "gpu:1"]
 
         # More than there is room for is no secret; a host that joins makes room.
@@ -106,9 +123,11 @@ def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
 
         assert "4 workers wanted, 3 before; there is room for 3" in scale(4)
         hosts.join(2, cpus=1, gpus=1)
-        wait_until(lambda: len(used()) == 4, "the fourth worker at work", 60)
+        wait_until(lambda: len(used()) == 4, "the fourth worker at work", 120)
 
         hosts.lose(1)
+        wait_until(lambda: len(used()) == 3, "the lost host's worker is missed", 120)
+        go.touch()
         out = search.communicate(timeout=200)[0].decode()
     finally:
         search.kill()

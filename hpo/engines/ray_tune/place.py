@@ -20,14 +20,14 @@ from hpo.child import ROOT
 from hpo.engines.ray_tune.modules import own_modules
 from hpo.engines.ray_tune.reach import cluster_address
 from hpo.engines.ray_tune.room import Node, Share, fitting, share
-from hpo.errors import PlaceError, UsageError, first_line
+from hpo.errors import PlaceError, UsageError
 from hpo.run import Run
 
 log = logging.getLogger("tunefleet.ray")
 
-# Ray reads these when it is imported. Its own reports, files and pictures of a search would
-# cost more with each trial, and say what the ledger and TensorBoard say already.
-_QUIET = {
+# Ray reads these when it is imported or started. Its own reports, files and pictures of a search
+# would cost more with each trial, and say what the ledger and TensorBoard say already.
+_OF_RAY = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -39,6 +39,8 @@ _QUIET = {
     "TUNE_MAX_PENDING_TRIALS_PG": "100000",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # Trials run as with the other engines: Ray would let everything else go before them.
+    "RAY_worker_niceness": "0",
 }
 # Of a cluster of our own: a worker takes one of these, so that `scale` may start more than
 # there were processors.
@@ -73,7 +75,7 @@ def cluster(run: Run, workers: int) -> Iterator[Place]:
     Raises UsageError where the cluster has no room for ``workers``, PlaceError where it
     cannot be reached or started.
     """
-    os.environ.update(_QUIET)
+    os.environ.update(_OF_RAY)
     import ray
 
     # It warns of attempts that ended, and of the files that it was told not to write.
@@ -113,9 +115,11 @@ def _connect(address: str, study: pathlib.Path) -> None:
             logging_level=logging.WARNING,
         )
     except ray.exceptions.RuntimeEnvSetupError as error:
+        # Its second line names the module; the advice behind that is for Ray's own options.
+        why = str(error.error_message or error).split(". ")[0]
         raise UsageError(
-            f"what {study.name} imports cannot be sent to the Ray cluster ({first_line(error)}): "
-            "keep data apart from modules, or list it in a .rayignore"
+            f"what {study.name} imports cannot be sent to the Ray cluster ({why}): keep data apart "
+            "from modules, or list it in a .rayignore"
         ) from error
     except Exception as error:  # Ray raises what its many parts raise
         raise PlaceError(
