@@ -102,6 +102,12 @@ def _check(parser: Parser) -> None:
     options.json_output(parser)
 
 
+def _record(parser: Parser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="a name from studies/, or your file")
+    options.recording(parser)
+    options.data_dir(parser)
+
+
 VERBS = {
     "run": Verb("search", "search here, in the foreground", _run),
     "resume": Verb("search", "go on with what was interrupted", _resume),
@@ -116,6 +122,7 @@ VERBS = {
     "export": Verb("exporting", "the winner's model, with how it came about", _export),
     "logs": Verb("reading", "the chief's, a worker's or a trial's log", _logs),
     "tensorboard": Verb("tensorboard", "open TensorBoard HParams", _tensorboard),
+    "record": Verb("recording", "learning curves, kept for replay", _record),
     "check": Verb("checking", "is a study sound, and what is supported", _check),
     "doctor": Verb("checking", "what this machine has and lacks", options.json_output),
 }

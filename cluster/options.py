@@ -81,6 +81,35 @@ def out(parser: Parser) -> None:
     )
 
 
+def _how_to_train(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--epochs", type=number(int, 1), metavar="N", help="at most so many epochs a trial")
+    add("--train-examples", type=number(int, 1), metavar="N", help="train on so many examples")
+
+
+def _gpus(parser: Parser) -> None:
+    parser.add_argument(
+        "--gpus-per-worker",
+        type=number(int, 0),
+        metavar="N",
+        help="GPUs for each worker (1 where the host has GPUs)",
+    )
+
+
+def recording(parser: Parser) -> None:
+    """What to record."""
+    add, some = parser.add_argument, number(int, 1, 10**6)
+    add("--configurations", type=some, default=64, metavar="N", help="so many points (64)")
+    add("--seeds", type=number(int, 1, 100), default=2, metavar="N", help="curves of each (2)")
+    add("--points", default="random", metavar="NAME", help="random, qmc or grid (random)")
+    add("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="of all draws (0)")
+    _how_to_train(parser)
+    workers(parser)
+    _gpus(parser)
+    add("--out", type=pathlib.Path, required=True, metavar="DIR", help="the table's new folder")
+    add("--id", metavar="NAME", help="the recording's id (made from the study and the time)")
+
+
 def search(parser: Parser) -> None:
     """What to search."""
     add = parser.add_argument
@@ -94,8 +123,7 @@ def search(parser: Parser) -> None:
         help="which trials to end early: median, asha, hyperband (none)",
     )
     add("--trials", type=number(int, 1, 10**9), metavar="N", help="points to try (10; grid: all)")
-    add("--epochs", type=number(int, 1), metavar="N", help="at most so many epochs a trial")
-    add("--train-examples", type=number(int, 1), metavar="N", help="train on so many examples")
+    _how_to_train(parser)
     add("--seed", type=number(int, 0, 2**31 - 1), metavar="N", help="0 is a seed (drawn)")
     add(
         "--set",
@@ -155,12 +183,7 @@ def place(parser: Parser) -> None:
     """Where and with how much to search."""
     add = parser.add_argument
     workers(parser)
-    add(
-        "--gpus-per-worker",
-        type=number(int, 0),
-        metavar="N",
-        help="GPUs for each worker (1 where the host has GPUs)",
-    )
+    _gpus(parser)
     data_dir(parser)
     add("--host", default="127.0.0.1", metavar="H", help="where the chief listens (127.0.0.1)")
     add("--port", type=number(int, 0, 65535), default=0, metavar="P", help="its port (a free one)")

@@ -41,7 +41,7 @@ from hpo.protocol import (
 )
 from hpo.trial import Failure, Report, TrialRecord, TrialState
 
-SCHEMA = 2
+SCHEMA = 3
 FILE = "ledger.db"
 LOCK = "ledger.lock"
 # The keys of facts that change while a run goes on: why it ended early, what it has spent.
@@ -63,7 +63,7 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_by_fence ON attempts (fence);
 CREATE TABLE reports (
     trial_id TEXT NOT NULL, attempt INTEGER NOT NULL, step INTEGER NOT NULL,
-    metrics TEXT NOT NULL, PRIMARY KEY (trial_id, attempt, step)
+    metrics TEXT NOT NULL, at REAL, PRIMARY KEY (trial_id, attempt, step)
 ) WITHOUT ROWID;
 CREATE TABLE workers (
     worker_id TEXT NOT NULL, incarnation TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
@@ -196,7 +196,7 @@ class LedgerWriter:
 
         Without anything to write it is done once all that was submitted before is durable.
         """
-        statements = [s for effect in effects for s in _statements(effect)]
+        statements = [s for effect in effects for s in _statements(effect, now)]
         # Once a second will do: each row that is touched is a page more to make durable.
         if statements and self._session is not None and abs(now - self._seen_at) >= _SEEN_S:
             self._seen_at = now
@@ -320,6 +320,13 @@ class LedgerReader:
         rows = self._rows(query, (trial_id, attempt))
         return tuple(Report(step, _metrics(json.loads(metrics))) for step, metrics in rows)
 
+    def report_times(self, trial_id: str, attempt: int) -> dict[int, float]:
+        """When each step of one attempt came, by step; empty where that was not noted yet."""
+        if self._version < 3:
+            return {}
+        query = "SELECT step, at FROM reports WHERE trial_id = ? AND attempt = ? AND at NOT NULL"
+        return dict(self._rows(query, (trial_id, attempt)))
+
     def last_report(self, trial_id: str, attempt: int) -> Report | None:
         """The latest step of one attempt."""
         query = "SELECT step, metrics FROM reports WHERE trial_id = ? AND attempt = ?"
@@ -353,12 +360,12 @@ class LedgerReader:
             return self._db.execute(query, values).fetchall()
 
     def _check_version(self, path: pathlib.Path) -> None:
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        version = self._version = self._db.execute("PRAGMA user_version").fetchone()[0]
         self._columns = list(_ATTEMPT)
         if version == 1:
             # Written before trials could go on from others.
             self._columns[self._columns.index("resume_from")] = "NULL"
-        elif version != SCHEMA:
+        elif version not in (2, SCHEMA):
             raise LedgerError(
                 f"{path} has format {version} and this program reads format {SCHEMA}: "
                 "read it with the version that wrote it"
@@ -385,11 +392,15 @@ def _quoted(path: pathlib.Path) -> str:
 
 def _upgrade(db: sqlite3.Connection) -> None:
     """Brings a ledger of an older format to this one."""
-    if db.execute("PRAGMA user_version").fetchone()[0] == 1:
-        db.execute("BEGIN IMMEDIATE")
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    if version == 1:
         db.execute("ALTER TABLE attempts ADD COLUMN resume_from TEXT")
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
-        db.execute("COMMIT")
+    db.execute("ALTER TABLE reports ADD COLUMN at REAL")
+    db.execute(f"PRAGMA user_version = {SCHEMA}")
+    db.execute("COMMIT")
 
 
 @contextlib.contextmanager
@@ -408,14 +419,15 @@ def _meta_statements(meta: dict[str, Any]) -> Iterator[Statement]:
         yield "INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value))
 
 
-def _statements(effect: Effect) -> Iterator[Statement]:
+def _statements(effect: Effect, now: float) -> Iterator[Statement]:
     if isinstance(effect, StoreAttempt):
         yield _PUT_ATTEMPT, _attempt_values(effect.attempt)
     elif isinstance(effect, StoreReport):
         record, report = effect.record, effect.report
         key = (record.trial_id, record.attempt)
         metrics = json.dumps(report.metrics)
-        yield "INSERT OR REPLACE INTO reports VALUES (?,?,?,?)", (*key, report.step, metrics)
+        insert = "INSERT OR REPLACE INTO reports (trial_id, attempt, step, metrics, at)"
+        yield f"{insert} VALUES (?,?,?,?,?)", (*key, report.step, metrics, now)
         update = "UPDATE attempts SET value = ?, best_step = ? WHERE trial_id = ? AND attempt = ?"
         yield update, (record.value, record.best_step, *key)
     elif isinstance(effect, StoreWorker):

@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from hpo import file_system, ledger, token_file
+from hpo import file_system, ledger, settings, token_file
 from hpo.crew import Crew
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.lock import Lock
@@ -154,6 +154,8 @@ class Run:
         kind = SAMPLERS.load(self.request.sampler)
         kind.check_installed()
         made: Sampler = kind(self.study, self.seed)
+        if self.settings.get(settings.GRID_ORDER) == settings.RANDOM_ORDER:
+            made.shuffle()
         if self.request.from_run:
             made.learn(known.read(self.folder / _KNOWN))
         return StartingPoints(made, self.request.start) if self.request.start else made

@@ -31,7 +31,10 @@ class Setting:
 
 
 EARLY_STOPPING = "early_stopping"
+GRID_ORDER = "grid_order"
 OPTUNA_STORAGE = "optuna_storage"
+# A value of GRID_ORDER.
+RANDOM_ORDER = "random"
 
 
 def _storage_url(value: str) -> str:
@@ -40,6 +43,14 @@ def _storage_url(value: str) -> str:
         raise UsageError(
             f"--set {OPTUNA_STORAGE}={value}: give a URL such as sqlite:///searches.db"
         )
+    return value
+
+
+
+def _grid_order(value: str) -> str:
+    """``value`` itself where a grid can be walked so; raises UsageError."""
+    if value not in ("declared", RANDOM_ORDER):
+        raise UsageError(f"--set {GRID_ORDER}={value}: give declared or {RANDOM_ORDER}")
     return value
 
 
@@ -64,6 +75,11 @@ SETTINGS = {
         "whether the EarlyStopping callbacks of a study count (on); off, to compare pruners",
         _on_or_off,
         _has_callbacks,
+    ),
+    GRID_ORDER: Setting(
+        f"declared|{RANDOM_ORDER}",
+        "how sampler grid goes through its points (declared)",
+        _grid_order,
     ),
     OPTUNA_STORAGE: Setting(
         "URL",

@@ -36,6 +36,10 @@ class Untried:
         """``params`` is tried."""
         self._used.add(_key(params))
 
+    def free(self, params: Params) -> None:
+        """``params`` was not tried after all."""
+        self._used.discard(_key(params))
+
     def draw(self, rng: random.Random) -> Params:
         """A random point that was not tried, of which some must be left."""
         draws = itertools.count() if self._size is None else range(_DRAWS)

@@ -55,6 +55,7 @@ LAYERS: list[set[str]] = [
     | {"status", "tensorboard", "tensorboard_server", "tensorboard_upkeep", "optuna_mirror"},
     {"fleet"},
     {"engines"},
+    {"benchmark"},
     {"cluster"},
 ]
 HEAVY = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import pathlib
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -139,6 +141,33 @@ def test_what_is_stored_again_replaces(folder: pathlib.Path) -> None:
         assert found.history == (Report(1, {"loss": 0.75}), Report(2, {"loss": 0.25}))
         assert reader.last_report(record.trial_id, 1) == found.history[-1]
         assert next(reader.attempts(history=False)).record.history == ()
+
+
+def test_each_step_has_the_time_of_its_commit(folder: pathlib.Path) -> None:
+    record = a_record()
+    with writing(folder) as writer:
+        writer.commit([StoreAttempt(Attempt(record))], 1.0).result()
+        for step, at in ((1, 5.5), (2, 7.0), (2, 8.0)):
+            writer.commit([StoreReport(record, Report(step, {"loss": 0.0}))], at).result()
+    with reading(folder) as reader:
+        assert reader.report_times(record.trial_id, 1) == {1: 5.5, 2: 8.0}
+        assert reader.report_times(record.trial_id, 2) == {}
+
+
+def test_a_ledger_from_before_steps_had_times_is_read_and_goes_on(folder: pathlib.Path) -> None:
+    record = a_record()
+    with writing(folder) as writer:
+        effects = [StoreAttempt(Attempt(record)), StoreReport(record, Report(1, {"loss": 0.0}))]
+        writer.commit(effects, 1.0).result()
+    with contextlib.closing(sqlite3.connect(folder / ledger.FILE)) as db:
+        db.executescript("ALTER TABLE reports DROP COLUMN at; PRAGMA user_version = 2")
+    with reading(folder) as reader:
+        assert reader.records()[0].history == (Report(1, {"loss": 0.0}),)
+        assert reader.report_times(record.trial_id, 1) == {}
+    with writing(folder) as writer:
+        writer.commit([StoreReport(record, Report(2, {"loss": 0.0}))], 3.0).result()
+    with reading(folder) as reader:
+        assert reader.report_times(record.trial_id, 1) == {2: 3.0}
 
 
 def test_what_was_granted_since_is_found_by_its_fence(folder: pathlib.Path) -> None:

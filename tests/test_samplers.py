@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +21,8 @@ from hpo.space import SearchSpace
 from hpo.study import Study
 from hpo.trial import Params, TrialRecord, TrialState
 from tests import spaces
+from tests.live import launch, read
+from tests.live import points as tried
 
 # The samplers that pay no heed to results: their points do not depend on what runs.
 HEEDLESS = [
@@ -309,6 +312,32 @@ def test_grid_of_a_vast_space_begins_at_once() -> None:
     digits = [Parameter(f"d{i}", Kind.CHOICE, 0, values=tuple(range(10))) for i in range(12)]
     search = Search("grid", spaces.a_study(SearchSpace(digits)))
     assert [point["d11"] for point in search.run(3)] == [0, 1, 2]
+
+
+def test_a_shuffled_grid_is_the_same_points_in_an_order_of_the_seeds() -> None:
+    found = []
+    for seed in (1, 1, 2):
+        search = Search("grid", seed=seed)
+        search.sampler.shuffle()
+        found.append(search.run(1000))
+    assert found[0] == found[1] != found[2] != (in_order := Search("grid").run(1000))
+    assert all(sorted(map(spaces.frozen, f)) == sorted(map(spaces.frozen, in_order)) for f in found)
+    # Half of it is no half of the space: each level of what was declared first is there.
+    assert {point["kind"] for point in found[0][: len(in_order) // 2]} == {"flat", "deep"}
+
+
+def test_a_run_shuffles_its_grid_where_that_is_set(tmp_path: pathlib.Path) -> None:
+    words = ["run", "tests/studies/small_grid.py", "--sampler", "grid", "--seed", "3"]
+    orders = []
+    for chosen in ("declared", "random"):
+        run_id = f"grid-{chosen}"
+        setting = ["--set", f"grid_order={chosen}", "--id", run_id, "--runs", str(tmp_path)]
+        assert launch(*words, *setting).returncode == 0
+        orders.append(tried(read(tmp_path, run_id, "trials")))
+    assert orders[0] != orders[1]
+    assert sorted(p for _, p in orders[0]) == sorted(p for _, p in orders[1])
+    wrong = launch(*words, "--set", "grid_order=sorted", "--runs", str(tmp_path))
+    assert wrong.returncode == 2 and "give declared or random" in wrong.stderr
 
 
 # --- Optuna's own -------------------------------------------------------------------------

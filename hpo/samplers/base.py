@@ -139,6 +139,9 @@ class Sampler(abc.ABC):
     def asked(self, record: TrialRecord) -> None:
         """On a restart: ``record`` is what an earlier :meth:`ask` became."""
 
+    def shuffle(self) -> None:
+        """Before anything is asked: a sampler with an order of its own takes a random one."""
+
     @property
     def promotes(self) -> bool:
         """Whether trials go on from others that have ended, whose checkpoints are then kept."""
@@ -146,6 +149,12 @@ class Sampler(abc.ABC):
 
     def given(self, trial_id: str, params: Params) -> None:
         """A point that somebody else chose becomes a trial; its end is told as any other's."""
+
+    def moved(self, trial_id: str, proposed: Params, params: Params) -> None:
+        """The latest ask became ``params`` instead of what was ``proposed``, as where a table
+        holds only some points. The trial's end is told of these.
+        """
+        self.given(trial_id, params)
 
     def learn(self, known: Sequence[Outcome]) -> None:
         """Before anything is asked: what became of points that another run tried.

@@ -30,6 +30,10 @@ class RandomSampler(Sampler):
     def given(self, trial_id: str, params: Params) -> None:
         self._untried.use(params)
 
+    def moved(self, trial_id: str, proposed: Params, params: Params) -> None:
+        self._untried.free(proposed)
+        self._untried.use(params)
+
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
         if self._untried.none_left:
             return Exhausted()

@@ -51,6 +51,9 @@ class StartingPoints(Sampler):
         self._sampler.given(trial_id, point)
         return Proposal(point, tag={"start": self._next}, note=_NOTE)
 
+    def moved(self, trial_id: str, proposed: Params, params: Params) -> None:
+        self._sampler.moved(trial_id, proposed, params)
+
     def told(self, record: TrialRecord) -> None:
         self._sampler.told(record)
 

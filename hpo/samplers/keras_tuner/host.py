@@ -75,6 +75,12 @@ class Hosted:
         if self.oracle.ongoing_trials.pop(trial_id, None):
             self.oracle.end_order.append(trial_id)
 
+    def moved(self, trial_id: str, params: Params) -> None:
+        """A trial that runs does so at ``params`` instead of what was proposed."""
+        trial = self.oracle.trials[trial_id]
+        trial.hyperparameters.values = dict(self.values_of(params, {}))
+        self.oracle._record_values(trial)
+
     def before_ask(self, trial_id: str, number: int) -> None:
         """Sets the hidden state for the ``number``-th try at ``trial_id``."""
         self.oracle._seed_state = seed_of(self.seed, f"{trial_id}/{number}")
@@ -134,6 +140,10 @@ class HostedGrid(Hosted):
     def values_of(self, params: Params, tag: dict[str, Any]) -> Params:
         values: Params = tag.get("values", params)
         return values
+
+    def moved(self, trial_id: str, params: Params) -> None:
+        # It looks for a trial's values among its own levels, and pays no heed to results.
+        return
 
     def replay(self, trial_id: str, params: Params, tag: dict[str, Any]) -> None:
         values = self.values_of(params, tag)
@@ -240,6 +250,8 @@ def _handle(sessions: dict[int, Hosted], request: dict[str, Any]) -> dict[str, A
         trial_id = event["trial_id"]
         if "params" in event:
             hosted.asked(trial_id, event["params"], event["tag"])
+        elif "moved" in event:
+            hosted.moved(trial_id, event["moved"])
         else:
             hosted.told(trial_id, TrialState(event["state"]), event["value"])
     return hosted.ask(request["trial_id"])

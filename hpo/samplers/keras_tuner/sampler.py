@@ -66,6 +66,9 @@ class KerasTunerSampler(Sampler):
     def given(self, trial_id: str, params: Params) -> None:
         self._note(trial_id, params=params, tag={})
 
+    def moved(self, trial_id: str, proposed: Params, params: Params) -> None:
+        self._note(trial_id, moved=params)
+
     def learn(self, known: Sequence[Outcome]) -> None:
         for number, outcome in enumerate(known):
             trial_id = f"known-{number}"

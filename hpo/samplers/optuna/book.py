@@ -83,6 +83,13 @@ class Book:
             )
         )
 
+    def move(self, trial_id: str, params: Params) -> None:
+        """A trial runs at ``params`` instead, with the same notes."""
+        key = self._open.pop(trial_id)
+        attrs = dict(self._storage.get_trial(key).system_attrs)
+        self._storage.set_trial_state_values(key, State.FAIL)
+        self.begin(trial_id, params, attrs)
+
     def end(self, trial_id: str, outcome: Outcome) -> None:
         """A trial has ended as ``outcome``; one that had ended before has done so anew."""
         if trial_id not in self._open:

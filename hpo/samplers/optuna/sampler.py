@@ -93,6 +93,11 @@ class OptunaSampler(Sampler):
     def given(self, trial_id: str, params: Params) -> None:
         self._begin(trial_id, params, {})
 
+    def moved(self, trial_id: str, proposed: Params, params: Params) -> None:
+        self._untried.free(proposed)
+        self._untried.use(params)
+        self._book.move(trial_id, params)
+
     def learn(self, known: Sequence[Outcome]) -> None:
         for number, outcome in enumerate(known):
             self.given(f"known-{number}", outcome.params)

@@ -114,6 +114,7 @@ class RayOptuna(Sampler):
         from ray.tune.search.optuna import OptunaSearch
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._states = optuna.trial.TrialState
         self._axes = axes(self.space)
         self._search = OptunaSearch(
             space=self._define, metric=study.objective, mode=study.direction.value, seed=seed
@@ -151,6 +152,12 @@ class RayOptuna(Sampler):
         self.space.draw(note)
         self._search._ot_study.enqueue_trial(raw)
         self._search.suggest(trial_id)
+
+    def moved(self, trial_id: str, proposed: Params, params: Params) -> None:
+        # Not by Ray's own word for an end, after which it would hear nothing more of the trial.
+        state = self._states.FAIL
+        self._search._ot_study.tell(self._search._ot_trials.pop(trial_id), state=state)
+        self.given(trial_id, params)
 
     def told(self, record: TrialRecord) -> None:
         value = record.value

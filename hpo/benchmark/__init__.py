@@ -1,0 +1,1 @@
+"""Which search is worth its hours: a matrix of searches, replay, statistics, reports."""
