@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import pathlib
 import signal
 import sys
 import traceback
@@ -108,6 +109,20 @@ def _record(parser: Parser) -> None:
     options.data_dir(parser)
 
 
+def _benchmark(parser: Parser) -> None:
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="a name, or your file")
+    options.benchmark(parser)
+    options.data_dir(parser)
+    options.json_output(parser)
+
+
+def _report(parser: Parser) -> None:
+    parser.add_argument("run", nargs="+", metavar="RUN", help="runs' ids, or a benchmark's")
+    out = "the report's folder (RUN/report)"
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help=out)
+    options.json_output(parser)
+
+
 VERBS = {
     "run": Verb("search", "search here, in the foreground", _run),
     "resume": Verb("search", "go on with what was interrupted", _resume),
@@ -122,6 +137,8 @@ VERBS = {
     "export": Verb("exporting", "the winner's model, with how it came about", _export),
     "logs": Verb("reading", "the chief's, a worker's or a trial's log", _logs),
     "tensorboard": Verb("tensorboard", "open TensorBoard HParams", _tensorboard),
+    "benchmark": Verb("benchmark", "which search is worth its hours", _benchmark),
+    "report": Verb("report", "tables and pictures, as a page", _report),
     "record": Verb("recording", "learning curves, kept for replay", _record),
     "check": Verb("checking", "is a study sound, and what is supported", _check),
     "doctor": Verb("checking", "what this machine has and lacks", options.json_output),

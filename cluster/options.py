@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hpo import settings
 from hpo.errors import UsageError
@@ -108,6 +108,51 @@ def recording(parser: Parser) -> None:
     _gpus(parser)
     add("--out", type=pathlib.Path, required=True, metavar="DIR", help="the table's new folder")
     add("--id", metavar="NAME", help="the recording's id (made from the study and the time)")
+
+
+def _listed(kind: Callable[[str], int | float] | type[str]) -> Callable[[str], list[Any]]:
+    """An option's type: several of ``kind``, with commas between them."""
+
+    def parse(text: str) -> list[Any]:
+        parts = [part.strip() for part in text.split(",")]
+        if not all(parts):
+            raise argparse.ArgumentTypeError(f"{text!r} has an empty place: give a,b,c")
+        return list(dict.fromkeys(kind(part) for part in parts))
+
+    return parse
+
+
+def benchmark(parser: Parser) -> None:
+    """What to compare, at which budget, and where."""
+    add = parser.add_argument
+    names, some, seconds = _listed(str), number(int, 1, 10**6), number(float, 0)
+    add("--engines", type=names, metavar="A,B", help="engines (each sampler's own)")
+    add("--samplers", type=names, metavar="A,B", help="samplers (random,grid,bayesian)")
+    add("--pruners", type=names, metavar="A,B", help="pruners (none)")
+    add("--seeds", type=number(int, 1, 1000), metavar="N", help="searches each (5; replayed: 20)")
+    add("--seed", type=number(int, 0, 2**31 - 1), default=0, metavar="N", help="of all draws (0)")
+    counts = _listed(number(int, 1, 100_000))
+    add("--workers", type=counts, metavar="N,M", help="trials at a time (2; replayed: 8)")
+    trials = "points of each search (10; replayed: half of the table)"
+    add("--trials", type=some, metavar="N", help=trials)
+    add("--node-seconds", type=number(float, 1), metavar="S", help="or so much of all nodes' time")
+    add("--shared", type=number(int, 0), metavar="N", help="first points alike (a quarter, to 5)")
+    add("--skip-unsupported", action="store_true", help="go on without what does not go together")
+    _how_to_train(parser)
+    _gpus(parser)
+    add("--top", type=number(int, 0, 100), default=3, metavar="K", help="winners trained anew (3)")
+    fresh = "with so many fresh seeds (5)"
+    add("--fresh-seeds", type=number(int, 1, 100), default=5, metavar="N", help=fresh)
+    add("--on", metavar="PLACE", help="run the searches there: k8s, rayjob, ray")
+    add("--published", action="store_true", help="the published systems, with their samplers")
+    add("--replay", type=pathlib.Path, metavar="TABLE", help="search this table instead")
+    draw = "DISTRIBUTION"
+    add("--start-delay", metavar=draw, help="replayed: seconds until a node joins (0)")
+    add("--node-speed", metavar=draw, help="replayed: times the table's, as lognormal:1,0.2 (1)")
+    add("--preempt", metavar=draw, help="replayed: seconds a node lives, as exp:3600 (for ever)")
+    add("--call-s", type=seconds, metavar="S", help="replayed: what a call costs the chief (0.001)")
+    add("--suggest-s", type=seconds, metavar="S", help="replayed: of a suggestion (as measured)")
+    add("--id", metavar="NAME", help="the benchmark's id (made from the study and the time)")
 
 
 def search(parser: Parser) -> None:

@@ -98,7 +98,14 @@ class Versus:
             return "better" if self.difference.value < 0 else "worse"
         if self.more_seeds is None:
             return "no detectable difference"
-        return f"no detectable difference; about {self.more_seeds} more seeds would be needed"
+        return f"no detectable difference; {needed(self.more_seeds)}"
+
+
+def needed(more_seeds: int) -> str:
+    """In words, how many seeds are missing."""
+    if more_seeds == 1:
+        return "about one more seed would be needed"
+    return f"about {more_seeds} more seeds would be needed"
 
 
 def versus(method: Sequence[float], others: Mapping[str, Sequence[float]]) -> dict[str, Versus]:
@@ -107,19 +114,27 @@ def versus(method: Sequence[float], others: Mapping[str, Sequence[float]]) -> di
     Wilcoxon's signed-rank test, two-sided, exact where there are few seeds; its p-values are
     corrected together, as Holm says.
     """
-    pairs = {name: np.asarray(method) - np.asarray(other) for name, other in others.items()}
+    return of_differences({name: np.subtract(method, own) for name, own in others.items()})
+
+
+def of_differences(given: Mapping[str, Sequence[float] | Floats]) -> dict[str, Versus]:
+    """The same from paired differences, each of which may be of other seeds."""
+    pairs = {name: np.asarray(differences) for name, differences in given.items()}
     corrected = holm({name: wilcoxon(differences) for name, differences in pairs.items()})
-    return {name: _versus(differences, corrected[name]) for name, differences in pairs.items()}
+    return {
+        name: _versus(differences, corrected[name], len(pairs))
+        for name, differences in pairs.items()
+    }
 
 
-def _versus(differences: Floats, p: float) -> Versus:
+def _versus(differences: Floats, p: float, comparisons: int) -> Versus:
     wins = np.where(differences < 0, 1.0, np.where(differences > 0, 0.0, 0.5))
     return Versus(
         difference=median(differences),
         chance=mean(wins),
         p=p,
         seeds=len(differences),
-        more_seeds=_more_seeds(differences),
+        more_seeds=_more_seeds(differences, comparisons),
     )
 
 
@@ -144,8 +159,9 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return corrected
 
 
-def _more_seeds(differences: Floats, power: float = 0.8) -> int | None:
-    """How many more pairs a test of this power would need, if these are typical.
+def _more_seeds(differences: Floats, comparisons: int, power: float = 0.8) -> int | None:
+    """How many more pairs a test of this power would need, if these are typical, where it is
+    one of so many ``comparisons``.
 
     The signed-rank test needs pi/3 times the pairs of a t-test where differences are normal.
     """
@@ -155,9 +171,9 @@ def _more_seeds(differences: Floats, power: float = 0.8) -> int | None:
     middle = abs(float(np.mean(differences)))
     if spread == 0 or middle == 0:
         return None
-    quantiles = stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(power)
-    needed = math.ceil(math.pi / 3 * (quantiles * spread / middle) ** 2)
-    return max(needed - len(differences), 1) if needed <= _MOST_SEEDS else None
+    quantiles = stats.norm.ppf(1 - ALPHA / comparisons / 2) + stats.norm.ppf(power)
+    pairs = math.ceil(math.pi / 3 * (quantiles * spread / middle) ** 2)
+    return max(pairs - len(differences), 1) if pairs <= _MOST_SEEDS else None
 
 
 @dataclasses.dataclass(frozen=True)
