@@ -8,7 +8,7 @@ ifneq ($(wildcard .data/fashion-mnist),)
 export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
 endif
 
-.PHONY: demo test test-ray test-browser test-gp test-image lint data lock protos bench clean
+.PHONY: demo test test-ray test-browser test-long test-gp test-image lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.runtime: requirements.txt
@@ -43,6 +43,10 @@ test-ray: $(VENV)/.dev data
 test-browser: $(VENV)/.browser
 	sh tools/get_browser.sh
 	$(BIN)/python -m pytest -m browser tests/test_browser.py --screenshots=.browser
+
+# What takes minutes: hundreds of replayed benchmarks, whose statistics are known beforehand.
+test-long: $(VENV)/.dev data
+	$(BIN)/python -m pytest -m long --timeout=1800 tests/test_statistics.py
 
 # The sampler `gp`, in an environment of its own: PyTorch takes several gigabytes.
 test-gp: $(VENV_GP)/.gp

@@ -143,7 +143,6 @@ def benchmark(parser: Parser) -> None:
     add("--top", type=number(int, 0, 100), default=3, metavar="K", help="winners trained anew (3)")
     fresh = "with so many fresh seeds (5)"
     add("--fresh-seeds", type=number(int, 1, 100), default=5, metavar="N", help=fresh)
-    add("--on", metavar="PLACE", help="run the searches there: k8s, rayjob, ray")
     add("--published", action="store_true", help="the published systems, with their samplers")
     add("--replay", type=pathlib.Path, metavar="TABLE", help="search this table instead")
     draw = "DISTRIBUTION"

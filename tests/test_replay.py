@@ -137,6 +137,11 @@ class Slow(RandomSampler):
 
     ignores_results = False
 
+    @property
+    def thinks_elsewhere(self) -> bool:
+        # Who sleeps uses no processor.
+        return True
+
     def ask(self, trial_id: str, pending: Any) -> Any:
         time.sleep(0.02)
         return super().ask(trial_id, pending)

@@ -52,8 +52,6 @@ def _replay(args: argparse.Namespace) -> int:
     from hpo.benchmark.simulate import simulate
     from hpo.benchmark.table import read_table
 
-    if args.on:
-        raise UsageError("--on does not go with --replay, which runs here in seconds")
     table = read_table(args.replay)
     budget = _budget(args, default=max(table.rows // 2, 1))
     _check_budget(budget, table)
@@ -83,7 +81,6 @@ def _real(args: argparse.Namespace) -> int:
         "study_digest": digest_of(path),
         "epochs": args.epochs,
         "train_examples": args.train_examples,
-        "on": args.on,
         **_common(args, study, budget, args.seeds or _REAL_SEEDS, args.workers or [2]),
     }
     folder = _open(args, asked, study.name)
@@ -195,7 +192,10 @@ def _finish(args: argparse.Namespace, folder: Folder, run_cell: Any, table: Tabl
     outcomes = carry_out(folder, cells, run_cell, lambda words: print(words, flush=True))
     study = Study.from_json(folder.asked["study"])
     results = results_of(outcomes, study, table)
-    if table is None and results and args.top:
+    if not results:
+        print(f"no search has come to a value: see {folder.log}")
+        return 1
+    if table is None and args.top:
         _judge_again(args, folder, results)
     document = assemble(folder)
     paths = document.write(folder.path / "report")

@@ -23,7 +23,7 @@ _FIGURES = ("val_accuracy", "test_accuracy", "test_loss")
 
 def published(args: argparse.Namespace) -> int:
     """Runs them, or goes on; prints what they published beside what came out. 1 if one failed."""
-    if args.study or args.replay or args.on:
+    if args.study or args.replay:
         raise UsageError("--published names its studies itself and runs them here")
     names = ("trials", "epochs", "train_examples", "seed", "samplers")
     asked = {"kind": "published", **{name: getattr(args, name) for name in names}}

@@ -81,7 +81,6 @@ def _ground(folder: Folder, study: Study, table: Table | None, done: int) -> rep
     else:
         stated += [("study", study.name), ("epochs at most", str(study.epochs))]
         stated += [("training examples", str(asked["train_examples"] or "all"))]
-        stated += [("where", asked["on"] or "this machine")]
     stated += [("objective", f"{study.objective}, {study.direction.value}imal is best")]
     stated += [(name, said) for name, said in _budget(asked["budget"]).items()]
     seeds = sorted({cell["seed"] for cell in asked["cells"]})
@@ -121,7 +120,7 @@ def _notes(is_replay: bool, shared: int) -> list[str]:
         f"{pairs}. Samplers have their libraries' defaults; sampler grid goes through its points "
         "in a random order. Intervals are 95 %, by bootstrap over seeds.",
         "A difference is claimed only where Wilcoxon's test, corrected by Holm, and the interval "
-        "of the median difference agree.",
+        "of the mean difference agree.",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -74,7 +75,7 @@ def _bootstrapped(values: Floats, statistic: Callable[..., Any]) -> Interval:
 class Versus:
     """One method against another on the same seeds: less is better.
 
-    ``difference`` is the median of the paired differences, below zero where the method is
+    ``difference`` is the mean of the paired differences, below zero where the method is
     better; ``chance`` how often it is better, a tie counting half. ``p`` is Wilcoxon's, after
     Holm over the comparisons that were made together. ``more_seeds``: about so many more
     would be needed to tell (None: more than anybody has).
@@ -130,7 +131,7 @@ def of_differences(given: Mapping[str, Sequence[float] | Floats]) -> dict[str, V
 def _versus(differences: Floats, p: float, comparisons: int) -> Versus:
     wins = np.where(differences < 0, 1.0, np.where(differences > 0, 0.0, 0.5))
     return Versus(
-        difference=median(differences),
+        difference=mean(differences),
         chance=mean(wins),
         p=p,
         seeds=len(differences),
@@ -195,6 +196,14 @@ class Ranks:
         return self.p < ALPHA
 
 
+@functools.cache
+def _nemenyi(count: int) -> float:
+    """The quantile of Nemenyi's test for ``count`` methods; it takes half a second to find."""
+    from scipy import stats
+
+    return float(stats.studentized_range.ppf(1 - ALPHA, count, np.inf)) / math.sqrt(2)
+
+
 def ranks(results: Mapping[str, Sequence[float]]) -> Ranks | None:
     """The ranks of methods by their results in the same blocks, less being better.
 
@@ -209,7 +218,6 @@ def ranks(results: Mapping[str, Sequence[float]]) -> Ranks | None:
     average = stats.rankdata(matrix, axis=1).mean(axis=0)
     alike = np.all(matrix == matrix[:, :1])
     p = 1.0 if alike else float(stats.friedmanchisquare(*matrix.T).pvalue)
-    quantile = float(stats.studentized_range.ppf(1 - ALPHA, count, np.inf)) / math.sqrt(2)
-    critical = quantile * math.sqrt(count * (count + 1) / (6 * blocks))
+    critical = _nemenyi(count) * math.sqrt(count * (count + 1) / (6 * blocks))
     named = dict(zip(results, map(float, average), strict=True))
     return Ranks(named, blocks, p, critical)

@@ -83,6 +83,8 @@ class _Drawing:
         with mpl.rc_context(_STYLE):
             svg, png = io.StringIO(), io.BytesIO()
             self.figure.savefig(svg, format="svg", metadata={"Date": None})
+            # It lies as it should by now; finding that out again takes half of the time.
+            self.figure.set_layout_engine("none")
             self.figure.savefig(png, format="png", dpi=150)
         text = svg.getvalue()
         return Picture(name, caption, text[text.index("<svg") :], png.getvalue())

@@ -4,7 +4,7 @@ What is simulated is only what would take long: nodes, which are events in a hea
 training, of which the table knows how it came out and how long it took. The chief is one
 thing after another, as the real one is: each call costs it what our code takes here and
 what is stated for the rest, and each suggestion keeps its sampler busy for as long as it
-takes here.
+takes here: in processor time, or on the clock where a sampler lives in another process.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class Replay:
         self.clock = VirtualClock()
         self.coordinator = Coordinator(rules, self.clock, pruner=pruner)
         self.suggesting_s = 0.0
+        # What of that this thread computed itself.
         self._thought_s = 0.0
+        self._time = time.perf_counter if sampler.thinks_elsewhere else time.thread_time
         # Which row of the table each trial has.
         self.row_of: dict[str, int] = {}
         self._rows = Rows(table.space, table.configurations)
@@ -130,11 +132,10 @@ class Replay:
             while self._heap and not self._over:
                 at, _, event = heapq.heappop(self._heap)
                 self.clock.now = max(at, self._chief_free, self.clock.now)
-                began = time.perf_counter()
-                thought = self._thought_s
+                began, thought = time.thread_time(), self._thought_s
                 event()
                 self._settle()
-                self._charge_chief(time.perf_counter() - began, self._thought_s - thought)
+                self._charge_chief(time.thread_time() - began - (self._thought_s - thought))
         finally:
             gc.enable()
         early = self.coordinator.early_words
@@ -160,9 +161,8 @@ class Replay:
         number: float = draw.of(self.rules.seed, what, node.worker_id, node.life)
         return number
 
-    def _charge_chief(self, took_s: float, of_that_suggesting_s: float) -> None:
-        measured = max(took_s - of_that_suggesting_s, 0.0)
-        cost = self.nodes.call_s + (measured if self.nodes.suggestion_s is None else 0.0)
+    def _charge_chief(self, took_s: float) -> None:
+        cost = self.nodes.call_s + (took_s if self.nodes.suggestion_s is None else 0.0)
         self._chief_free = self.clock.now + cost
 
     # --- nodes ------------------------------------------------------------------------
@@ -299,10 +299,11 @@ class Replay:
 
     def _thinking(self, work: Callable[[], Any]) -> Any:
         """Lets the sampler do ``work``; it is busy for as long as that takes."""
-        began = time.perf_counter()
+        # Processor time, which other work on this machine does not change.
+        began, began_here = self._time(), time.thread_time()
         answer = work()
-        took = time.perf_counter() - began
-        self._thought_s += took
+        took = self._time() - began
+        self._thought_s += time.thread_time() - began_here
         self._keep_thinking(took if self.nodes.suggestion_s is None else 0.0)
         return answer
 

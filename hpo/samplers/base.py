@@ -115,6 +115,11 @@ class Sampler(abc.ABC):
         return False
 
     @property
+    def thinks_elsewhere(self) -> bool:
+        """Whether it computes in another process, so that waiting for that is what it costs."""
+        return False
+
+    @property
     def implementation(self) -> str:
         """What really decided, with its version, for the records."""
         kind = type(self)

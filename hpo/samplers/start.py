@@ -37,6 +37,10 @@ class StartingPoints(Sampler):
         return self._sampler.model_based
 
     @property
+    def thinks_elsewhere(self) -> bool:
+        return self._sampler.thinks_elsewhere
+
+    @property
     def promotes(self) -> bool:
         return self._sampler.promotes
 

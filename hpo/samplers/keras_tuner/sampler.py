@@ -42,6 +42,10 @@ class KerasTunerSampler(Sampler):
         OracleProcess.shared()
 
     @property
+    def thinks_elsewhere(self) -> bool:
+        return True
+
+    @property
     def implementation(self) -> str:
         """KerasTuner's class, with the version that is installed."""
         return self.installed(f"keras_tuner.oracles.{self.oracle}")
