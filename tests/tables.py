@@ -65,11 +65,6 @@ def made_up(
     )
 
 
-def arrays_of(table: Table) -> dict[str, Any]:
-    """What lies in the table's archive."""
-    return dict(table._arrays())
-
-
 def sampled(space: SearchSpace, seed: int, most: int = 20) -> list[dict[str, Any]]:
     """Up to ``most`` different random points of ``space``."""
     rng = random.Random(seed)

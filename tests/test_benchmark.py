@@ -109,6 +109,7 @@ def test_a_killed_benchmark_goes_on_with_the_next_search(
     [
         (["--engines", "ray", "--samplers", "random,optuna:grid"], "only engine optuna has it"),
         (["--samplers", "rand"], "did you mean 'random'"),
+        (["--pruners", "asa", "--skip-unsupported"], "did you mean 'asha'"),
         (["--node-seconds", "5"], "less than one trial: the table's shortest takes 40 s"),
         (["--preempt", "expo:3"], "did you mean 'exp'"),
         (["--trials", "0"], "give at least 1"),

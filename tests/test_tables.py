@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo.benchmark.nearest import Rows
-from hpo.benchmark.table import CURVES, SPACE, Table, read_table
+from hpo.benchmark.table import CURVES, SPACE, Table
+from hpo.benchmark.table_reading import read_table
 from hpo.errors import DataError
 from hpo.space import SearchSpace
 from hpo.trial import Direction

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster import tables
 from cluster.cells import last_words, search
-from cluster.verbs.benchmark import how_to_train
+from cluster.searches import how_to_train
 from hpo.benchmark.folder import Folder
 from hpo.benchmark.published import PUBLISHED, Published
 from hpo.errors import UsageError

@@ -38,8 +38,8 @@ def _of_benchmark(args: argparse.Namespace, name: str) -> Document:
 
 
 def _of_runs(args: argparse.Namespace) -> Document:
-    from cluster.verbs.benchmark import trace_of_run
-    from hpo.benchmark.report import of_runs
+    from cluster.searches import trace_of_run
+    from hpo.benchmark.run_report import of_runs
 
     runs = [open_run(args.runs, name) for name in dict.fromkeys(args.run)]
     for run in runs[1:]:

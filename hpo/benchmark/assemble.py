@@ -14,7 +14,8 @@ from hpo.benchmark.document import Document
 from hpo.benchmark.folder import Folder
 from hpo.benchmark.matrix import Cell, Pair
 from hpo.benchmark.regret import scale_of_table
-from hpo.benchmark.table import Table, read_table
+from hpo.benchmark.table import Table
+from hpo.benchmark.table_reading import read_table
 from hpo.benchmark.winner import Winner, bias_in_table, judged, leading
 from hpo.errors import RunError
 from hpo.study import Study
@@ -75,7 +76,7 @@ def _ground(folder: Folder, study: Study, table: Table | None, done: int) -> rep
     stated = [("benchmark", folder.id), ("searches that ended", f"{done} of {len(asked['cells'])}")]
     if table is not None:
         of = f"{table.rows} configurations x {table.seeds} seeds x {table.steps} steps"
-        stated += [("table", f"{asked['table']}: {of}")]
+        stated += [("table", f"{pathlib.Path(asked['table']).name}: {of}")]
         stated += [(f"the table's {name}", _said(value)) for name, value in table.source.items()]
         stated += [("nodes", asked["nodes"])]
     else:

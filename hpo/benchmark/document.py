@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hpo.errors import PlaceError
 
 if TYPE_CHECKING:
-    from hpo.benchmark.figures import Picture
+    from hpo.benchmark.drawing import Picture
 
 _CSS = """
 :root { color-scheme: light; }
@@ -27,6 +27,7 @@ h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; margin: 0.6rem 0; font-size: 0.9rem; }
 th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #555; vertical-align: bottom; }
+td:not(:last-child) { white-space: nowrap; }
 td:not(:first-child) { font-variant-numeric: tabular-nums; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
 figcaption { color: #444; font-size: 0.9rem; }

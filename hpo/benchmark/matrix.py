@@ -10,7 +10,7 @@ from typing import Any
 
 from hpo.engines.base import check_supported, load_engine
 from hpo.errors import TuneFleetError
-from hpo.registry import NO_PRUNER, SAMPLERS, owner_of
+from hpo.registry import ENGINES, NO_PRUNER, PRUNERS, SAMPLERS, owner_of
 from hpo.samplers.base import Sampler, seed_of
 from hpo.samplers.random import RandomSampler
 from hpo.study import Study
@@ -62,11 +62,15 @@ def cells_of(
     what is not supported, with why.
 
     Without ``engines`` each sampler goes with the engine that has it alone, else keras-tuner.
+    Raises UsageError for a name that nothing has.
     """
+    for registry, names in ((ENGINES, engines), (SAMPLERS, samplers), (PRUNERS, pruners)):
+        for name in names:
+            registry.check(name)
     found, unsupported = [], []
     triples = []
     for sampler, pruner in itertools.product(samplers, pruners):
-        own = engines or [owner_of(SAMPLERS.check(sampler)) or "keras-tuner"]
+        own = engines or [owner_of(sampler) or "keras-tuner"]
         for engine in own:
             try:
                 check_supported(load_engine(engine), sampler, pruner)

@@ -68,7 +68,7 @@ class _Curve:
         history = last.history[:-1] if self.diverged else last.history
         self.steps: list[Metrics] = [report.metrics for report in history]
         self.names = set.intersection(*map(set, self.steps)) if self.steps else set()
-        seconds = _seconds(records, times)
+        seconds = seconds_of(records, times)
         self.seconds = [seconds.get(report.step, 0.0) for report in last.history]
         known = sum(self.seconds)
         self.overhead = max((last.fit_s or 0.0) - known, 0.0) if len(records) == 1 else 0.0
@@ -89,7 +89,9 @@ def _curves(run: Run) -> dict[str, _Curve]:
     return {json.dumps(curve.params): curve for curve in found}
 
 
-def _seconds(records: Sequence[TrialRecord], times: Sequence[dict[int, float]]) -> dict[int, float]:
+def seconds_of(
+    records: Sequence[TrialRecord], times: Sequence[dict[int, float]]
+) -> dict[int, float]:
     """The seconds of each step, by the attempt that trained it.
 
     The first step's begin when the trial was handed out: they hold what starting it takes.

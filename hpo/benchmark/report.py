@@ -1,10 +1,8 @@
-"""What a report says: of a benchmark, and of single runs."""
+"""What the report of a benchmark says."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,13 +11,13 @@ from hpo.benchmark.analysis import Analysis, Method, Result, Task
 from hpo.benchmark.carry_out import Outcome
 from hpo.benchmark.compare import Interval
 from hpo.benchmark.document import Document, Grid, Section
-from hpo.benchmark.importance import LEAST, importance
+from hpo.benchmark.drawing import Looks, looks_of
+from hpo.benchmark.point_report import once, points
 from hpo.benchmark.regret import AXES, FRACTIONS
-from hpo.benchmark.trace import Trace
 from hpo.benchmark.winner import Winner
-from hpo.run import Run
+from hpo.benchmark.words import assigned, interval, number, percent
 from hpo.space import SearchSpace
-from hpo.trial import Direction, Params, TrialState
+from hpo.trial import Direction, TrialState
 
 _FEW_TASKS = 5
 
@@ -46,7 +44,7 @@ def of_benchmark(
     bias: Interval | None,
 ) -> Document:
     """The report of a benchmark."""
-    looks = figures.looks_of(list(dict.fromkeys(r.cell.method for r in results)))
+    looks = looks_of(list(dict.fromkeys(r.cell.method for r in results)))
     sections = [_stated(ground)]
     if failed or unsupported:
         sections.append(_missing(failed, unsupported))
@@ -61,7 +59,7 @@ def of_benchmark(
         for end in result.trace.ends
         if end.state == TrialState.COMPLETED and end.value is not None
     ]
-    sections.append(_points(ground.space, _once(tried), ground.objective, ground.direction))
+    sections.append(points(ground.space, once(tried), ground.objective, ground.direction))
     data = {
         "title": ground.title,
         "stated": dict(ground.stated),
@@ -93,7 +91,7 @@ def _missing(failed: Sequence[Outcome], unsupported: Sequence[Any]) -> Section:
 def _task(
     task: Task,
     results: Sequence[Result],
-    looks: Mapping[str, figures.Looks],
+    looks: Mapping[str, Looks],
     baseline: str | None,
 ) -> Section:
     own = [result for result in results if result.cell.workers == task.workers]
@@ -148,8 +146,8 @@ def _regret_grid(methods: Sequence[Method]) -> Grid:
             (
                 method.name,
                 str(method.searches),
-                *(_interval(method.regret[fraction]) for fraction in fractions),
-                _interval(method.best),
+                *(interval(method.regret[fraction]) for fraction in fractions),
+                interval(method.best),
             )
             for method in methods
         ],
@@ -168,16 +166,16 @@ def _versus_grid(methods: Sequence[Method], baseline: str | None) -> Grid:
     )
     rows = []
     for method in methods:
-        against = method.versus_random
+        against, is_ground = method.versus_random, method.name == baseline
         rows.append(
             (
                 method.name,
-                _interval(against.difference) if against else "",
-                _percent(against.chance) if against else "",
+                interval(against.difference) if against else "",
+                percent(against.chance) if against else "",
                 f"{against.p:.3g}" if against else "",
-                _at_least(method),
-                _interval(method.sandwich),
-                against.verdict if against else "the ground itself",
+                _at_least(method) if against else "",
+                interval(method.sandwich) if against else "",
+                against.verdict if against else "the ground itself" if is_ground else "",
             )
         )
     return Grid(headers, rows)
@@ -186,7 +184,7 @@ def _versus_grid(methods: Sequence[Method], baseline: str | None) -> Grid:
 def _at_least(method: Method) -> str:
     if method.speed_up is None:
         return ""
-    return f"{'at least ' if method.speed_up_at_least else ''}{_interval(method.speed_up)}"
+    return f"{'at least ' if method.speed_up_at_least else ''}{interval(method.speed_up)}"
 
 
 def _cost_grid(methods: Sequence[Method]) -> Grid:
@@ -204,19 +202,19 @@ def _cost_grid(methods: Sequence[Method]) -> Grid:
         [
             (
                 method.name,
-                _interval(method.makespan_s),
-                _interval(method.node_s),
-                _percent(method.utilisation),
-                _percent(method.lost),
-                _percent(method.waiting),
-                _percent(method.suggesting) if method.suggesting else "not measured",
+                interval(method.makespan_s),
+                interval(method.node_s),
+                percent(method.utilisation),
+                percent(method.lost),
+                percent(method.waiting),
+                percent(method.suggesting) if method.suggesting else "not measured",
             )
             for method in methods
         ],
     )
 
 
-def _over_tasks(analysis: Analysis, looks: Mapping[str, figures.Looks]) -> Section:
+def _over_tasks(analysis: Analysis, looks: Mapping[str, Looks]) -> Section:
     pictures = [figures.scaling(analysis.to_json()["tasks"], looks)]
     words = []
     if analysis.ranks:
@@ -229,7 +227,7 @@ def _over_tasks(analysis: Analysis, looks: Mapping[str, figures.Looks]) -> Secti
 def _winner(winner: Winner | None, bias: Interval | None, ground: Ground) -> list[Section]:
     if bias:
         luck = (
-            f"A search's best {ground.objective} is better by {_interval(bias)} than what the same "
+            f"A search's best {ground.objective} is better by {interval(bias)} than what the same "
             "configuration reaches with seeds that the search did not meet: so much of it was luck."
         )
         return [Section("The winner's luck", [luck])]
@@ -237,169 +235,18 @@ def _winner(winner: Winner | None, bias: Interval | None, ground: Ground) -> lis
         return []
     rows = [
         (
-            str(number),
-            _assigned(candidate.params),
-            _number(candidate.seen),
-            _interval(candidate.fresh),
+            str(place),
+            assigned(candidate.params),
+            number(candidate.seen),
+            interval(candidate.fresh),
             "" if candidate.p is None else f"{candidate.p:.3g}",
         )
-        for number, candidate in enumerate(winner.candidates, start=1)
+        for place, candidate in enumerate(winner.candidates, start=1)
     ]
     seeds = len(winner.candidates[0].values)
     words = [
         f"The configurations that led were trained again with {seeds} fresh seeds: {winner.words}. "
-        f"Of the figure of the one that led, {_number(winner.bias)} was luck."
+        f"Of the figure of the one that led, {number(winner.bias)} was luck."
     ]
     headers = ("", "configuration", "by which it led", "on fresh seeds", "p against the first")
     return [Section("The winner", words, [Grid(headers, rows)])]
-
-
-def _points(
-    space: SearchSpace,
-    tried: Sequence[tuple[Params, float]],
-    objective: str,
-    direction: Direction,
-) -> Section:
-    if not tried:
-        return Section("The points", ["No trial has completed."])
-    pictures = [figures.parallel(space, tried, objective, direction)]
-    shares = importance(space, tried, direction)
-    words = []
-    if shares:
-        caption = f"Share of the differences in {objective} that each parameter explains (fANOVA)"
-        pictures.append(figures.importance(shares, caption))
-        rest = [p.name for p in space.tunable if p.name not in shares]
-        if rest:
-            words.append(f"Not every point has {', '.join(rest)}: no importance is given for it.")
-    else:
-        words.append(f"Importance needs {LEAST} points that differ; there are {len(tried)}.")
-    return Section("The points", words, (), pictures)
-
-
-def _once(tried: Sequence[tuple[Params, float]]) -> list[tuple[Params, float]]:
-    """Each configuration once, with the mean of its values."""
-    values: dict[str, list[float]] = {}
-    params: dict[str, Params] = {}
-    for point, value in tried:
-        values.setdefault(json.dumps(point), []).append(value)
-        params[json.dumps(point)] = point
-    return [(params[key], sum(own) / len(own)) for key, own in values.items()]
-
-
-# --- runs ---------------------------------------------------------------------------------
-
-
-def of_runs(runs: Sequence[tuple[Run, Trace]]) -> Document:
-    """The report of one run, or of several of the same study."""
-    first = runs[0][0].study
-    looks = figures.looks_of([run.id for run, _ in runs])
-    headers = ["run", "engine", "sampler", "pruner", "seed", "trials", f"best {first.objective}"]
-    headers += ["seconds", "training", "lost"]
-    rows = [_run_row(run, trace) for run, trace in runs]
-    lines = {run.id: _line(run, trace) for run, trace in runs}
-    dots = {run.id: _dots(trace) for run, trace in runs}
-    tried = _once(
-        [(end.params, end.value) for _, trace in runs for end in trace.ends if _counts(end)]  # type: ignore[misc]
-    )
-    sections = [
-        Section(
-            "Runs",
-            (),
-            [Grid(headers, rows)],
-            [
-                figures.best_so_far(lines, dots, first.objective, looks),
-                figures.busy({run.id: [trace.busy] for run, trace in runs}, looks),
-            ],
-        ),
-        _best_points(first.objective, runs),
-        _points(first.space, tried, first.objective, first.direction),
-    ]
-    data = {
-        "runs": [
-            {"id": run.id, "study": run.study.name, "objective": run.study.objective}
-            | trace.to_json()
-            for run, trace in runs
-        ],
-        "importance": importance(first.space, tried, first.direction),
-    }
-    title = f"{first.name}: {', '.join(run.id for run, _ in runs)}"
-    return Document(title, sections, data)
-
-
-def _counts(end: Any) -> bool:
-    return end.state == TrialState.COMPLETED and end.value is not None
-
-
-def _run_row(run: Run, trace: Trace) -> tuple[str, ...]:
-    best = trace.best(run.study.direction)
-    paid = trace.present_s or math.nan
-    asked = run.request
-    return (
-        run.id,
-        asked.engine,
-        asked.sampler,
-        asked.pruner,
-        str(run.seed),
-        str(len(trace.ends)),
-        _number(best[-1]) if best else "",
-        _number(trace.makespan_s),
-        f"{trace.busy_s / paid:.0%}" if trace.present_s else "",
-        f"{trace.lost_s / paid:.0%}" if trace.present_s else "",
-    )
-
-
-def _line(run: Run, trace: Trace) -> list[tuple[float, float]]:
-    best = trace.best(run.study.direction)
-    known = [(end.at_s, value) for end, value in zip(trace.ends, best, strict=True)]
-    return [(at, value) for at, value in known if not math.isnan(value)]
-
-
-def _dots(trace: Trace) -> list[tuple[float, float]]:
-    return [(end.at_s, end.value) for end in trace.ends if end.value is not None]
-
-
-def _best_points(objective: str, runs: Sequence[tuple[Run, Trace]]) -> Section:
-    direction = runs[0][0].study.direction
-    sign = -1.0 if direction is Direction.MAX else 1.0
-    done = [(run.id, end) for run, trace in runs for end in trace.ends if _counts(end)]
-    done.sort(key=lambda pair: sign * (pair[1].value or 0.0))
-    rows = [
-        (run_id, end.trial_id, _number(end.value), _assigned(end.params))
-        for run_id, end in done[:10]
-    ]
-    return Section(
-        "The best trials",
-        ["By the value of their best epoch; the first one's lead is partly luck."],
-        [Grid(("run", "trial", objective, "parameters"), rows)],
-    )
-
-
-# --- how numbers read ---------------------------------------------------------------------
-
-
-def _number(value: float | None) -> str:
-    if value is None or math.isnan(value):
-        return ""
-    return f"{value:.4g}"
-
-
-def _interval(found: Interval | None) -> str:
-    if found is None:
-        return ""
-    if found.low is None or found.high is None:
-        return f"{found.value:.3g} (one search)"
-    return f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
-
-
-def _percent(found: Interval) -> str:
-    if found.low is None or found.high is None:
-        return f"{found.value:.1%}"
-    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
-
-
-def _assigned(params: Params) -> str:
-    return ", ".join(f"{name} {_value(value)}" for name, value in params.items())
-
-
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
