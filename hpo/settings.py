@@ -46,7 +46,6 @@ def _storage_url(value: str) -> str:
     return value
 
 
-
 def _grid_order(value: str) -> str:
     """``value`` itself where a grid can be walked so; raises UsageError."""
     if value not in ("declared", RANDOM_ORDER):
