@@ -33,6 +33,15 @@ def _run(parser: Parser) -> None:
     options.place(parser)
 
 
+def _elsewhere(parser: Parser) -> None:
+    parser.add_argument("study", metavar="STUDY", help="a name from studies/, or your file")
+    options.elsewhere(parser)
+    options.search(parser)
+    options.limits(parser)
+    options.size(parser)
+    options.pods(parser)
+
+
 def _one_run(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's id")
 
@@ -125,6 +134,7 @@ def _report(parser: Parser) -> None:
 
 VERBS = {
     "run": Verb("search", "search here, in the foreground", _run),
+    "render": Verb("elsewhere", "print what `submit` would send", _elsewhere),
     "resume": Verb("search", "go on with what was interrupted", _resume),
     "retry": Verb("search", "run the failed trials again", _retry),
     "scale": Verb("control", "more or fewer workers while it runs", _scale),
@@ -186,6 +196,7 @@ def _dispatch(arguments: list[str]) -> int:
     verb.add_options(parser)
     options.common(parser)
     parsed = parser.parse_all(rest)
+    parsed.arguments = rest
     module = importlib.import_module(f"cluster.verbs.{verb.module}")
     status: int = getattr(module, name if name != "list" else "list_runs")(parsed)
     return status

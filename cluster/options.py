@@ -223,22 +223,77 @@ def workers(parser: Parser, required: bool = False) -> None:
     )
 
 
-def place(parser: Parser) -> None:
-    """Where and with how much to search."""
-    add = parser.add_argument
+def size(parser: Parser) -> None:
+    """With how much to search, wherever that is."""
     workers(parser)
     _gpus(parser)
     data_dir(parser)
-    add("--host", default="127.0.0.1", metavar="H", help="where the chief listens (127.0.0.1)")
-    add("--port", type=number(int, 0, 65535), default=0, metavar="P", help="its port (a free one)")
-    add(
+    parser.add_argument(
         "--grace",
         type=number(float, 0, 86400),
         metavar="S",
         help="how long SIGTERM lets running trials go on (30 s)",
     )
+
+
+def place(parser: Parser) -> None:
+    """Where and with how much to search here."""
+    size(parser)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", metavar="H", help="where the chief listens (127.0.0.1)")
+    add("--port", type=number(int, 0, 65535), default=0, metavar="P", help="its port (a free one)")
     add(
         "--insecure",
         action="store_true",
         help="let KerasTuner's own workers join, without a token (loopback only)",
     )
+
+
+def elsewhere(parser: Parser, required: bool = True) -> None:
+    """Which other place a verb is about."""
+    words = "k8s: a Kubernetes cluster"
+    parser.add_argument("--on", required=required, metavar="PLACE", help=words)
+
+
+def cluster(parser: Parser) -> None:
+    """Which Kubernetes cluster, as kubectl says it."""
+    add = parser.add_argument
+    add("--kubeconfig", type=pathlib.Path, metavar="FILE", help="(KUBECONFIG, or ~/.kube/config)")
+    add("--context", metavar="NAME", help="a context of that file (its current one)")
+    add("--namespace", metavar="NAME", help="a namespace (the context's)")
+
+
+def pods(parser: Parser) -> None:
+    """What the pods of a search are made of."""
+    add = parser.add_argument
+    add("--image", metavar="NAME", help="the image, as you pushed it (tunefleet:1)")
+    add("--worker-image", metavar="NAME", help="the workers' (the same; with GPUs NAME-gpu:TAG)")
+    policies = ("Always", "IfNotPresent", "Never")
+    add("--pull-policy", choices=policies, metavar="P", help=f"of images: {', '.join(policies)}")
+    add("--cpus", metavar="N", help="cores for each worker (2)")
+    add("--memory", metavar="Q", help="memory for each worker (6Gi)")
+    add("--gpu-resource", metavar="NAME", help="what a GPU is called there (nvidia.com/gpu)")
+    add("--storage", metavar="Q", help="room for the run (20Gi)")
+    add("--storage-class", metavar="NAME", help="of the run's volume (the cluster's default)")
+    add("--queue", metavar="NAME", help="wait in this Kueue queue")
+    add("--priority", metavar="NAME", help="the pods' PriorityClass")
+    add("--spot", action="store_true", help="workers prefer nodes that may be taken away")
+
+
+def typed_again(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """The options of a search among ``arguments`` as they were typed, by name.
+
+    For a search that another `launch.py` is to do.
+    """
+    parser = Parser(prog="launch.py run", allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    search(parser)
+    limits(parser)
+    for action in parser._actions:
+        action.type, action.default = None, argparse.SUPPRESS
+    found, _ = parser.parse_known_args(arguments)
+    return {
+        "--" + ("from" if name == "from_run" else name.replace("_", "-")): (
+            value if isinstance(value, list) else [value]
+        )
+        for name, value in vars(found).items()
+    }

@@ -13,22 +13,22 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from cluster import options
 from cluster.devices import Devices, gpus_here, most_workers, share
 from cluster.entrypoint import set_up_logging
 from cluster.history import results_of
 from cluster.launchers import local
 from cluster.plan import JobPlan, plan, waiting_worker
+from cluster.request import checked, limits_of, request_of
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
 from hpo import address, env, precision, settings, tls, token_file
 from hpo.attempts import retried
 from hpo.child import understood
 from hpo.crew import Crew
-from hpo.engines.base import Engine, check_supported, load_engine
+from hpo.engines.base import Engine, load_engine
 from hpo.errors import RunError, TuneFleetError, UsageError
 from hpo.ledger import LedgerWriter
 from hpo.lock import Lock
-from hpo.registry import PRUNERS, SAMPLERS
+from hpo.registry import SAMPLERS
 from hpo.run import (
     DEFAULT_CHECKPOINT_GB,
     Run,
@@ -39,10 +39,9 @@ from hpo.run import (
     new_id,
     open_run,
 )
-from hpo.samplers.start import in_space, read_points
 from hpo.schedule import EVERY_TWO_MINUTES
 from hpo.status import is_live
-from hpo.study import Study, digest_of, find_study
+from hpo.study import Study, find_study
 
 if TYPE_CHECKING:
     from hpo.probe import Reading
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if role and not role.is_chief:
         engine.check_place(role.host, args.insecure, by_hand=True)
         return _work(args, role, path)
-    request = _request(args, path)
+    request = request_of(args, path)
     # What is wrong with the place is said before a study is read for seconds.
     _check_place(engine, role.host if role else args.host, args.insecure, by_hand=bool(role))
     _check_storage(engine, settings.together(args.set, decides_results=False))
@@ -96,8 +95,8 @@ def resume(args: argparse.Namespace) -> int:
     _check_place_of(found, args)
     if args.trials is not None:
         found = _with_trials(found, args.trials)
-    if _limits(args):
-        found = _with_meta(found, {"limits": {**found.limits, **_limits(args)}})
+    if limits_of(args):
+        found = _with_meta(found, {"limits": {**found.limits, **limits_of(args)}})
     spec = ClusterSpec.from_options(args, workers=found.workers)
     _check_precision(found.settings, spec)
     return _search(found, spec, args.debug, local.Reserve([]))
@@ -113,8 +112,8 @@ def retry(args: argparse.Namespace) -> int:
     _check_precision(found.settings, spec)
     _devices(spec, found.request.engine)
     _queue_failed(found)
-    if _limits(args):
-        found = _with_meta(found, {"limits": {**found.limits, **_limits(args)}})
+    if limits_of(args):
+        found = _with_meta(found, {"limits": {**found.limits, **limits_of(args)}})
     return _search(found, spec, args.debug, local.Reserve([]))
 
 
@@ -180,47 +179,6 @@ def _open_by(found: Run, given: pathlib.Path) -> None:
         token_file.write(found.token_file, secret)
 
 
-def _request(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
-    """What was typed, refused here where an engine cannot do it."""
-    engine = load_engine(args.engine)
-    SAMPLERS.check(args.sampler)
-    PRUNERS.check(args.pruner)
-    check_supported(engine, args.sampler, args.pruner)
-    _check_sampler(args)
-    return SearchRequest(
-        study=str(path),
-        study_digest=digest_of(path),
-        engine=args.engine,
-        sampler=args.sampler,
-        pruner=args.pruner,
-        trials=args.trials,
-        epochs=args.epochs,
-        train_examples=args.train_examples,
-        seed=args.seed,
-        settings=settings.together(args.set, decides_results=True),
-        start=read_points(args.start) if args.start else None,
-        from_run=args.from_run,
-    )
-
-
-def _limits(args: argparse.Namespace) -> dict[str, float]:
-    """The rules that were typed; the others keep their defaults."""
-    typed = {name: getattr(args, name) for name in options.LIMITS}
-    return {options.LIMITS[name]: value for name, value in typed.items() if value is not None}
-
-
-def _check_sampler(args: argparse.Namespace) -> None:
-    """Raises UsageError where the sampler lacks a package, or cannot take given points."""
-    sampler = SAMPLERS.load(args.sampler)
-    sampler.check_installed()
-    for option, value in (("--start", args.start), ("--from", args.from_run)):
-        if value is not None and not sampler.takes_given:
-            raise UsageError(
-                f"{option} does not go with sampler {args.sampler!r}, whose points are fixed: "
-                "leave it out, or take another sampler"
-            )
-
-
 def _existing(args: argparse.Namespace, request: SearchRequest) -> Run | None:
     """The run of the id that was asked for; raises RunError if it has another request."""
     if args.id is None:
@@ -249,24 +207,17 @@ def _create(
     for warning in reading.warnings:
         print(f"launch.py: {warning}", file=sys.stderr)
     study: Study = reading.study
-    study = dataclasses.replace(study, epochs=request.epochs or study.epochs)
-    sampler = SAMPLERS.load(request.sampler)
-    sampler.check(study)
-    others = settings.together(args.set, decides_results=False)
-    settings.check_study(request.settings | others, study)
-    if request.start:
-        start = in_space(args.start, request.start, study.space)
-        request = dataclasses.replace(request, start=start)
+    study, request = checked(args, request, study)
     history = results_of(args.runs, request.from_run, study) if request.from_run else ()
     room = args.checkpoint_gb
     meta = {
-        "wanted": sampler.wanted(study, request.trials),
+        "wanted": SAMPLERS.load(request.sampler).wanted(study, request.trials),
         "lease_s": args.lease or DEFAULT_LEASE_S,
-        "limits": _limits(args),
+        "limits": limits_of(args),
         "schedule": dataclasses.asdict(args.checkpoint_every or EVERY_TWO_MINUTES),
         "checkpoint_gb": DEFAULT_CHECKPOINT_GB if room is None else room,
         "workers": spec.workers,
-        "settings": others,
+        "settings": settings.together(args.set, decides_results=False),
     }
     run_id = args.id or new_id(study)
     return create_run(args.runs, run_id, request, study, path, meta, history)
