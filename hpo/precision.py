@@ -6,7 +6,6 @@ import pathlib
 
 from hpo.errors import UsageError
 from hpo.registry import suggest
-from hpo.study import Form, Study
 
 DEFAULT = "float32"
 # Keras's policies, with the flags of which a processor without a GPU needs one: others
@@ -25,15 +24,6 @@ def parse(text: str) -> str:
     if text not in _FLAGS:
         raise UsageError(f"--set precision={text}: {suggest(text, _FLAGS)}")
     return text
-
-
-def check_study(name: str, study: Study) -> None:
-    """Raises UsageError for a study without a Keras model."""
-    if study.form != Form.KERAS:
-        raise UsageError(
-            f"--set precision={name} is for Keras models, and {study.name} is a function "
-            "evaluate(hp, report): leave it out"
-        )
 
 
 def check_here(name: str | None, has_gpu: bool, cpuinfo: pathlib.Path = _CPUINFO) -> None:

@@ -59,13 +59,17 @@ def _on_or_off(value: str) -> str:
     return value
 
 
-def _has_callbacks(value: str, study: Study) -> None:
-    """Raises UsageError for a study without Keras's callbacks."""
-    if study.form != Form.KERAS:
-        raise UsageError(
-            f"--set {EARLY_STOPPING}={value} is for Keras models, and {study.name} is a function "
-            "evaluate(hp, report), which stops by itself: leave it out"
-        )
+def _keras_alone(key: str) -> Callable[[str, Study], None]:
+    """A check that raises UsageError for a study without a Keras model."""
+
+    def check(value: str, study: Study) -> None:
+        if study.form != Form.KERAS:
+            raise UsageError(
+                f"--set {key}={value} is for Keras models, and {study.name} is a function "
+                "evaluate(hp, report): leave it out"
+            )
+
+    return check
 
 
 SETTINGS = {
@@ -73,7 +77,7 @@ SETTINGS = {
         "on|off",
         "whether the EarlyStopping callbacks of a study count (on); off, to compare pruners",
         _on_or_off,
-        _has_callbacks,
+        _keras_alone(EARLY_STOPPING),
     ),
     GRID_ORDER: Setting(
         f"declared|{RANDOM_ORDER}",
@@ -90,7 +94,7 @@ SETTINGS = {
         "|".join(precision.CHOICES),
         "the numbers a Keras model computes in (float32)",
         precision.parse,
-        precision.check_study,
+        _keras_alone("precision"),
     ),
 }
 
