@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -21,12 +22,10 @@ Start = Callable[..., LiveRun]
 def ctrl_c(run: LiveRun) -> None:
     """What a terminal does: all of the foreground's processes are told, not `run` alone."""
     group = os.getpgid(run.process.pid)
-    for pid in (run.process.pid, *processes_of(str(run.runs))):
-        try:
-            if pid == run.process.pid or os.getpgid(pid) == group:
+    for pid in {run.process.pid, *processes_of(str(run.runs))}:
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(pid) == group:
                 os.kill(pid, signal.SIGINT)
-        except ProcessLookupError:
-            continue
 
 
 def test_ctrl_c_lets_trials_end_and_a_second_one_does_not(start: Start) -> None:
