@@ -98,7 +98,7 @@ class LiveRun:
             workers = status["workers"] if status else []
             return next((w for w in workers if w["trial_id"] in reported), None)
 
-        worker: dict[str, Any] = wait_until(look, "a worker in the middle of a trial")
+        worker: dict[str, Any] = wait_until(look, "a worker in the middle of a trial", 120.0)
         return worker
 
     def wait(self, timeout: float = 120.0) -> tuple[int, str, str]:

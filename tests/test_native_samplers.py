@@ -16,6 +16,7 @@ from hpo.parameter import Condition, Kind, Parameter
 from hpo.registry import SAMPLERS, owner_of
 from hpo.space import SearchSpace
 from tests import spaces
+from tests.test_sampler_conformance import DRAWN, draws_as_keras_tuner_does
 from tests.test_samplers import Search
 
 NATIVE = [name for name in SAMPLERS if owner_of(name) in ("ray", "optuna")]
@@ -54,6 +55,13 @@ def test_both_ends_of_each_range_are_reached(name: str) -> None:
     found = Search(name, spaces.a_study(ends)).run(120, running=9999)
     for parameter in ends.parameters:
         assert {point[parameter.name] for point in found} == set(parameter.levels()), parameter
+
+
+@pytest.mark.parametrize("name", ["ray:random", "optuna:random"])
+def test_random_of_an_engines_own_draws_alike(name: str) -> None:
+    """But for integers on a logarithmic scale without a step, which each rounds in its way."""
+    alike = [p for p in DRAWN if p.kind is not Kind.INT or p.step is not None]
+    draws_as_keras_tuner_does(name, alike)
 
 
 @pytest.mark.parametrize("name", GRIDS)

@@ -10,6 +10,7 @@ import dataclasses
 import importlib.util
 import math
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -290,10 +291,15 @@ DRAWN = [
 
 def test_random_draws_each_parameter_as_keras_tuner_does() -> None:
     """By chi-square where there are levels, by Kolmogorov and Smirnov where there are none."""
-    seed, space = random.randrange(10**6), SearchSpace(DRAWN)
+    draws_as_keras_tuner_does("random", DRAWN)
+
+
+def draws_as_keras_tuner_does(name: str, drawn: Sequence[Parameter]) -> None:
+    """Each parameter has KerasTuner's own distribution."""
+    seed, space = random.randrange(10**6), SearchSpace(drawn)
     print(f"seed {seed}")
-    points = Search("random", spaces.a_study(space), seed).run(3000, running=9999)
-    for theirs, parameter in zip(to_hyperparameters(space, {}).space, DRAWN, strict=True):
+    points = Search(name, spaces.a_study(space), seed).run(3000, running=9999)
+    for theirs, parameter in zip(to_hyperparameters(space, {}).space, drawn, strict=True):
         ours = [point[parameter.name] for point in points]
         # Their rule, at probabilities so fine that what is between them does not matter.
         ruled = [theirs.prob_to_value((i + 0.5) / 20_000) for i in range(20_000)]
@@ -305,7 +311,7 @@ def test_random_draws_each_parameter_as_keras_tuner_does() -> None:
             assert seen.keys() <= shares.keys()
             expected = [shares[level] * len(ours) / len(ruled) for level in shares]
             chance = stats.chisquare([seen[level] for level in shares], expected).pvalue
-        assert chance > FALSE_ALARM / len(DRAWN), parameter.name
+        assert chance > FALSE_ALARM / len(drawn), parameter.name
 
 
 def _level(value: Any) -> Any:
