@@ -39,7 +39,7 @@ def environment(arguments: Sequence[str], own: dict[str, str] | None = None) -> 
     return {**os.environ, _MARKER: runs, **(own or {})}
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = 120.0) -> Any:
     """What ``condition`` gives once it is true."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -98,7 +98,7 @@ class LiveRun:
             workers = status["workers"] if status else []
             return next((w for w in workers if w["trial_id"] in reported), None)
 
-        worker: dict[str, Any] = wait_until(look, "a worker in the middle of a trial", 120.0)
+        worker: dict[str, Any] = wait_until(look, "a worker in the middle of a trial")
         return worker
 
     def wait(self, timeout: float = 120.0) -> tuple[int, str, str]:
