@@ -40,6 +40,12 @@ INSECURE = "TUNEFLEET_INSECURE"
 GRACE = "TUNEFLEET_GRACE"
 DEFAULT_GRACE_S = 30.0
 
+# The handle under which this run is known where its commands are typed, if that is elsewhere.
+HANDLE = "TUNEFLEET_HANDLE"
+
+# The port at which a chief serves its figures for Prometheus; none without it.
+METRICS_PORT = "TUNEFLEET_METRICS_PORT"
+
 # How many GPUs each worker is to have, for an engine that shares them out itself.
 GPUS_PER_WORKER = "TUNEFLEET_GPUS_PER_WORKER"
 
@@ -137,6 +143,16 @@ def grace_s(environ: Mapping[str, str] = os.environ) -> float:
     if not 0 <= seconds < math.inf:
         raise UsageError(f"{GRACE}={text!r}: give seconds from 0, such as 30")
     return seconds
+
+
+def metrics_port(environ: Mapping[str, str] = os.environ) -> int | None:
+    """Where figures for Prometheus are served; None where nowhere. UsageError for no port."""
+    text = environ.get(METRICS_PORT)
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise UsageError(f"{METRICS_PORT}={text!r}: give a port from 1 to 65535")
+    return int(text)
 
 
 def gpus_each(count: int | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from hpo import env
 from hpo.fleet.chief import Chief
+from hpo.fleet.metrics import serving
 from hpo.fleet.projection import TENSORBOARD, Kind
 from hpo.fleet.server import start_server
 from hpo.run import Run
@@ -44,8 +45,9 @@ async def lead(
     try:
         server = await start_server(chief, role.host, role.port)
         interrupts = _obey_signals(chief)
-        async with beside(chief):
-            status = await chief.serve(server.address)
+        with serving(chief):
+            async with beside(chief):
+                status = await chief.serve(server.address)
         return _EXIT_INTERRUPTED if status == _EXIT_DRAINED and interrupts else status
     finally:
         if server:
