@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,15 @@ def test_a_killed_benchmark_goes_on_with_the_next_search(
     assert {n: c["trace"] for n, c in cells(tmp_path, "c").items()} == {
         n: c["trace"] for n, c in whole.items()
     }
+    changed = tables.made_up(40, noise=0.03)
+    shutil.move(table, tmp_path / "kept")
+    changed.write(table)
+    for words_now in (words, ["report", "b", "--runs", str(tmp_path)]):
+        refused = launch(*words_now)
+        assert refused.returncode == 2
+        assert "other table_digest" in refused.stderr or "it has changed since" in refused.stderr
+    shutil.rmtree(table)
+    shutil.move(tmp_path / "kept", table)
     other = launch(*words, "--trials", "3")
     assert other.returncode == 2 and "begun by another request (other budget)" in other.stderr
 
@@ -128,17 +138,17 @@ def test_what_cannot_be_done_is_refused_before_anything_runs(
 
 
 def test_the_rest_goes_on_where_that_is_asked(table: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    words = ["--samplers", "random,kt-hyperband", "--pruners", "none,asha", "--skip-unsupported"]
-    words += ["--seeds", "1", "--id", "b", "--runs", str(tmp_path), "--json"]
+    words = ["--engines", "ray,optuna", "--samplers", "random,optuna:random"]
+    words += ["--skip-unsupported", "--seeds", "1", "--id", "b", "--runs", str(tmp_path), "--json"]
     done = launch("benchmark", "--replay", str(table), *words)
     assert done.returncode == 0, done.stderr
-    assert "not supported: keras-tuner / kt-hyperband + asha: sampler 'kt-hyperband'" in done.stderr
+    assert "not supported: ray / optuna:random + none: engine ray has no sampler" in done.stderr
     data = json.loads(done.stdout.splitlines()[-1])
-    assert [pair["pruner"] for pair in data["unsupported"]] == ["asha"]
+    assert [pair["engine"] for pair in data["unsupported"]] == ["ray"]
     assert {m["name"] for m in data["tasks"][0]["methods"]} == {
-        "keras-tuner / random",
-        "keras-tuner / random + asha",
-        "keras-tuner / kt-hyperband",
+        "optuna / random",
+        "optuna / optuna:random",
+        "ray / random",
     }
 
 

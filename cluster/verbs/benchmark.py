@@ -47,7 +47,7 @@ def benchmark(args: argparse.Namespace) -> int:
 def _replay(args: argparse.Namespace) -> int:
     from hpo.benchmark.assemble import REPLAY
     from hpo.benchmark.simulate import simulate
-    from hpo.benchmark.table_reading import read_table
+    from hpo.benchmark.table_reading import digest_of_table, read_table
 
     table = read_table(args.replay)
     budget = _budget(args, default=max(table.rows // 2, 1))
@@ -56,6 +56,7 @@ def _replay(args: argparse.Namespace) -> int:
     asked = {
         "kind": REPLAY,
         "table": str(args.replay.resolve()),
+        "table_digest": digest_of_table(args.replay),
         "nodes": nodes.described(),
         **_common(args, table.study(), budget, args.seeds or _REPLAY_SEEDS, args.workers or [8]),
     }
@@ -101,7 +102,8 @@ def _common(
         seeds_of(args.seed, seeds),
         study,
     )
-    _show_unsupported(unsupported, args.skip_unsupported)
+    # Nobody asked for those that are taken where none are named.
+    _show_unsupported(unsupported, args.skip_unsupported or args.samplers is None)
     if not cells:
         raise UsageError("nothing that was asked for is supported")
     return {

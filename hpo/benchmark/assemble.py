@@ -15,9 +15,9 @@ from hpo.benchmark.folder import Folder
 from hpo.benchmark.matrix import Cell, Pair
 from hpo.benchmark.regret import scale_of_table
 from hpo.benchmark.table import Table
-from hpo.benchmark.table_reading import read_table
+from hpo.benchmark.table_reading import digest_of_table, read_table
 from hpo.benchmark.winner import Winner, bias_in_table, judged, leading
-from hpo.errors import RunError
+from hpo.errors import DataError, RunError
 from hpo.study import Study
 
 WINNER = "winner.json"
@@ -45,7 +45,7 @@ def assemble(folder: Folder) -> Document:
     if asked["kind"] not in (REPLAY, MATRIX):
         raise RunError(f"{folder.id} is a {asked['kind']}, of which there is no report")
     study = Study.from_json(asked["study"])
-    table = read_table(pathlib.Path(asked["table"])) if asked["kind"] == REPLAY else None
+    table = _table_of(asked) if asked["kind"] == REPLAY else None
     outcomes = outcomes_of(folder)
     results = results_of(outcomes, study, table)
     if not results:
@@ -61,6 +61,15 @@ def assemble(folder: Folder) -> Document:
         _winner(folder, results),
         bias_in_table(table, results) if table is not None else None,
     )
+
+
+def _table_of(asked: Mapping[str, Any]) -> Table:
+    """The table that was replayed; DataError where it is another by now."""
+    folder = pathlib.Path(asked["table"])
+    table = read_table(folder)
+    if digest_of_table(folder) != asked["table_digest"]:
+        raise DataError(f"{folder} is not the table that was replayed: it has changed since")
+    return table
 
 
 def _winner(folder: Folder, results: Sequence[Result]) -> Winner | None:

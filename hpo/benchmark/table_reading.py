@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
@@ -27,6 +28,14 @@ def read_table(folder: pathlib.Path) -> Table:
     arrays = _read_arrays(folder / CURVES)
     reading = _Reading(folder / CURVES, head, arrays)
     return reading.table()
+
+
+def digest_of_table(folder: pathlib.Path) -> str:
+    """A hash of the table's two files."""
+    found = hashlib.sha256()
+    for name in (SPACE, CURVES):
+        found.update((folder / name).read_bytes())
+    return found.hexdigest()
 
 
 def _read_description(path: pathlib.Path) -> dict[str, Any]:
