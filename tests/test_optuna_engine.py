@@ -76,7 +76,7 @@ def test_pruned_trials_are_that_in_a_study_that_is_open_while_they_end(
     import optuna
 
     study = tmp_path / "paced.py"
-    study.write_text((STUDIES / "curves.py").read_text().replace("\n    for", PACE, 1))
+    study.write_text((STUDIES / "curves.py").read_text().replace("\n        loss =", PACE, 1))
     options = ("--engine", "optuna", "--pruner", "asha", "--trials", "12", "--seed", "5")
     run = start("r", "run", str(study), *options, "--id", "r")
     wait_until(lambda: (run.runs / "r" / JOURNAL).exists(), "the study")
@@ -98,8 +98,8 @@ def test_pruned_trials_are_that_in_a_study_that_is_open_while_they_end(
     assert opened.metric_names == ["loss"]
 
 
-# Long enough for a look at what runs.
-PACE = "\n    import time\n\n    time.sleep(0.2)\n    for"
+# So that whoever goes on is seen beside those who do not.
+PACE = "\n        __import__('time').sleep(0.3)\n        loss ="
 
 
 def _load(folder: pathlib.Path) -> Any:
