@@ -8,7 +8,7 @@ ifneq ($(wildcard .data/fashion-mnist),)
 export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
 endif
 
-.PHONY: demo test test-ray test-browser test-long test-gp test-image lint data lock protos bench clean
+.PHONY: demo test test-ray test-browser test-long test-gp test-image test-k8s lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.runtime: requirements.txt
@@ -47,6 +47,12 @@ test-browser: $(VENV)/.browser
 # What takes minutes: hundreds of replayed benchmarks, whose statistics are known beforehand.
 test-long: $(VENV)/.dev data
 	$(BIN)/python -m pytest -m long --timeout=1800 tests/test_statistics.py
+
+# On a real control plane of Kubernetes, which is built once: needs Go, root and, at first, some
+# fifteen minutes.
+test-k8s: $(VENV)/.dev
+	sh tests/k8s/build.sh
+	$(BIN)/python -m pytest -m k8s tests/k8s
 
 # The sampler `gp`, in an environment of its own: PyTorch takes several gigabytes.
 test-gp: $(VENV_GP)/.gp

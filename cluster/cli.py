@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cluster import options
 from cluster.options import Parser
@@ -42,8 +44,29 @@ def _elsewhere(parser: Parser) -> None:
     options.pods(parser)
 
 
+def _submit(parser: Parser) -> None:
+    _elsewhere(parser)
+    options.cluster(parser)
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="print what would be sent, and send nothing")
+    add("--unchecked", action="store_true", help="do not ask first whether it fits there")
+
+
+def _list(parser: Parser) -> None:
+    options.json_output(parser)
+    options.elsewhere(parser, required=False)
+    options.cluster(parser)
+
+
+def _doctor(parser: Parser) -> None:
+    _list(parser)
+    options.size(parser)
+    options.pods(parser)
+
+
 def _one_run(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="the run's id")
+    parser.add_argument("run", metavar="RUN", help="the run's id, or k8s://NAMESPACE/ID")
+    options.cluster(parser, with_namespace=False)
 
 
 def _read_run(parser: Parser) -> None:
@@ -97,6 +120,7 @@ def _tensorboard(parser: Parser) -> None:
     parser.add_argument(
         "run", nargs="+", metavar="RUN", help="the run's id; several are shown together"
     )
+    options.cluster(parser, with_namespace=False)
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="where it listens")
     parser.add_argument("--port", type=options.number(int, 0, 65535), default=6006, metavar="P")
     seconds = options.number(float, 0)
@@ -134,12 +158,13 @@ def _report(parser: Parser) -> None:
 
 VERBS = {
     "run": Verb("search", "search here, in the foreground", _run),
+    "submit": Verb("elsewhere", "the same search elsewhere", _submit),
     "render": Verb("elsewhere", "print what `submit` would send", _elsewhere),
     "resume": Verb("search", "go on with what was interrupted", _resume),
     "retry": Verb("search", "run the failed trials again", _retry),
     "scale": Verb("control", "more or fewer workers while it runs", _scale),
     "stop": Verb("control", "let running trials end, then stop", _stop),
-    "list": Verb("reading", "the runs there are", options.json_output),
+    "list": Verb("reading", "the runs there are", _list),
     "status": Verb("reading", "where a run stands", _read_run),
     "trials": Verb("reading", "a row for each attempt", _read_run),
     "watch": Verb("reading", "follow a run live", _read_run),
@@ -151,7 +176,7 @@ VERBS = {
     "report": Verb("report", "tables and pictures, as a page", _report),
     "record": Verb("recording", "learning curves, kept for replay", _record),
     "check": Verb("checking", "is a study sound, and what is supported", _check),
-    "doctor": Verb("checking", "what this machine has and lacks", options.json_output),
+    "doctor": Verb("checking", "what this machine, or another place, lacks", _doctor),
 }
 
 
@@ -197,9 +222,22 @@ def _dispatch(arguments: list[str]) -> int:
     options.common(parser)
     parsed = parser.parse_all(rest)
     parsed.arguments = rest
-    module = importlib.import_module(f"cluster.verbs.{verb.module}")
-    status: int = getattr(module, name if name != "list" else "list_runs")(parsed)
-    return status
+    function = name if name != "list" else "list_runs"
+    module = _module("elsewhere" if _is_elsewhere(parsed) else verb.module)
+    if module.__name__ != f"cluster.verbs.{verb.module}" and hasattr(parsed, "run"):
+        return int(module.of_run(name, parsed))
+    return int(getattr(module, function)(parsed))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"cluster.verbs.{name}")
+
+
+def _is_elsewhere(parsed: argparse.Namespace) -> bool:
+    """Whether it is about another place than this host."""
+    typed = getattr(parsed, "run", None) or ""
+    words = typed if isinstance(typed, list) else [typed]
+    return getattr(parsed, "on", None) is not None or any("://" in text for text in words)
 
 
 def _help() -> str:

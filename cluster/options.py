@@ -255,12 +255,13 @@ def elsewhere(parser: Parser, required: bool = True) -> None:
     parser.add_argument("--on", required=required, metavar="PLACE", help=words)
 
 
-def cluster(parser: Parser) -> None:
-    """Which Kubernetes cluster, as kubectl says it."""
+def cluster(parser: Parser, with_namespace: bool = True) -> None:
+    """Which Kubernetes cluster, as kubectl says it; a handle names the namespace itself."""
     add = parser.add_argument
     add("--kubeconfig", type=pathlib.Path, metavar="FILE", help="(KUBECONFIG, or ~/.kube/config)")
     add("--context", metavar="NAME", help="a context of that file (its current one)")
-    add("--namespace", metavar="NAME", help="a namespace (the context's)")
+    if with_namespace:
+        add("--namespace", metavar="NAME", help="a namespace (the context's)")
 
 
 def pods(parser: Parser) -> None:

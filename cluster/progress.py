@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shlex
 import sys
@@ -10,6 +11,7 @@ from typing import Any, TextIO
 
 from cluster import tables
 from cluster.tally import Tally
+from hpo import env
 from hpo.failures import headline
 from hpo.run import Run
 from hpo.status import DONE, RUNNING, STOPPED, early_end_of, status_of
@@ -156,8 +158,9 @@ def summary(run: Run, winner: Winner | None = None) -> None:
 
 def typed(run: Run, verb: str, *arguments: str) -> str:
     """The command line that does ``verb`` with ``run``."""
-    words = ["python", "launch.py", verb, run.id, *arguments]
-    if run.folder.parent != pathlib.Path("runs"):
+    handle = os.environ.get(env.HANDLE)
+    words = ["python", "launch.py", verb, handle or run.id, *arguments]
+    if not handle and run.folder.parent != pathlib.Path("runs"):
         words += ["--runs", str(run.folder.parent)]
     return shlex.join(words)
 

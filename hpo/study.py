@@ -84,7 +84,7 @@ def find_study(name: str) -> pathlib.Path:
     return known[name]
 
 
-def study_name(path: pathlib.Path) -> str:
+def study_name(path: pathlib.PurePath) -> str:
     """The name under which a file's study is recorded."""
     return path.stem.replace("_", "-")
 

@@ -171,6 +171,7 @@ def test_an_instance_leaves_nothing_of_the_base_s_name(tmp_path: pathlib.Path) -
     assert {m["metadata"]["name"] for m in manifests} == {
         "tunefleet-my-run-chief",
         "tunefleet-my-run-worker",
+        "tunefleet-my-run-viewer",
         "tunefleet-my-run-runs",
     }
     (claim,) = [v["persistentVolumeClaim"] for v in chief["spec"]["volumes"] if v["name"] == "runs"]

@@ -1,15 +1,20 @@
 """The interface of a launcher: a place other than this host's own processes to search in.
 
-A place is one file, or one folder, and one row in the table.
+What it prints is what the verbs print of a run here; a run elsewhere is named by a handle,
+``SCHEME://WHERE/ID``.
 """
 
 from __future__ import annotations
 
 import abc
 import argparse
+import dataclasses
+import re
 from typing import ClassVar
 
+from hpo.errors import UsageError
 from hpo.registry import Registry
+from hpo.run import check_id
 
 LAUNCHERS = Registry(
     "place",
@@ -18,18 +23,61 @@ LAUNCHERS = Registry(
     },
 )
 
+_HANDLE = re.compile(r"([a-z0-9]+)://([^/]+)/([^/]+)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Handle:
+    """A run elsewhere: the kind of place, which one of them, and the run's id there."""
+
+    scheme: str
+    where: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.where}/{self.id}"
+
+
+def parse_handle(text: str) -> Handle:
+    """The handle that ``text`` is; raises UsageError where it is none, or of no known place."""
+    match = _HANDLE.fullmatch(text)
+    if not match:
+        raise UsageError(f"bad handle {text!r}: give one such as k8s://namespace/id")
+    handle = Handle(*match.groups())
+    LAUNCHERS.check(handle.scheme)
+    check_id(handle.id)
+    return handle
+
 
 class Launcher(abc.ABC):
     """One kind of place. Each verb gets what was typed and answers the exit status.
 
-    Raises UsageError or RunError for what was typed, PlaceError where the place fails.
+    ``render`` is pure; ``submit`` makes a run or attaches to it, and never makes it twice.
+    The other verbs get the handle of a run besides. Raises
+    UsageError or RunError for what was typed, PlaceError where the place fails.
     """
 
     scheme: ClassVar[str]
 
     @abc.abstractmethod
     def render(self, args: argparse.Namespace) -> int:
-        """Prints what would be sent, from what was typed alone; sends nothing."""
+        """Prints what would be sent; sends nothing."""
+
+    @abc.abstractmethod
+    def submit(self, args: argparse.Namespace) -> int:
+        """Starts a search there, or attaches to it."""
+
+    @abc.abstractmethod
+    def list_runs(self, args: argparse.Namespace) -> int:
+        """Prints the runs there are."""
+
+    @abc.abstractmethod
+    def doctor(self, args: argparse.Namespace) -> int:
+        """Prints what the place has and lacks; 1 if something is missing."""
+
+    @abc.abstractmethod
+    def of_run(self, verb: str, handle: Handle, args: argparse.Namespace) -> int:
+        """Does ``verb`` with the run ``handle``."""
 
 
 def load_launcher(place: str) -> Launcher:

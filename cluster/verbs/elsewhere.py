@@ -4,9 +4,36 @@ from __future__ import annotations
 
 import argparse
 
-from cluster.launchers.base import load_launcher
+from cluster.launchers.base import load_launcher, parse_handle
+from hpo.errors import UsageError
 
 
 def render(args: argparse.Namespace) -> int:
     """Prints what `submit` would send."""
     return load_launcher(args.on).render(args)
+
+
+def submit(args: argparse.Namespace) -> int:
+    """Starts a search elsewhere, or attaches to it."""
+    return load_launcher(args.on).submit(args)
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    """Prints the runs there are elsewhere."""
+    return load_launcher(args.on).list_runs(args)
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Prints what another place has and lacks."""
+    return load_launcher(args.on).doctor(args)
+
+
+def of_run(verb: str, args: argparse.Namespace) -> int:
+    """Does ``verb`` with the run whose handle was typed."""
+    typed = args.run
+    if isinstance(typed, list):
+        if len(typed) > 1:
+            raise UsageError("a run elsewhere is opened by itself: give one handle")
+        typed = typed[0]
+    handle = parse_handle(typed)
+    return load_launcher(handle.scheme).of_run(verb, handle, args)

@@ -7,11 +7,10 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import re
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.devices import Devices, gpus_here, most_workers, share
 from cluster.entrypoint import set_up_logging
@@ -20,6 +19,7 @@ from cluster.launchers import local
 from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.request import checked, limits_of, request_of
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
+from cluster.terms import check_not_live, set_meta, with_meta, with_trials
 from hpo import address, env, precision, settings, tls, token_file
 from hpo.attempts import retried
 from hpo.child import understood
@@ -40,7 +40,6 @@ from hpo.run import (
     open_run,
 )
 from hpo.schedule import EVERY_TWO_MINUTES
-from hpo.status import is_live
 from hpo.study import Study, find_study
 
 if TYPE_CHECKING:
@@ -94,9 +93,9 @@ def resume(args: argparse.Namespace) -> int:
     found = open_run(args.runs, args.run)
     _check_place_of(found, args)
     if args.trials is not None:
-        found = _with_trials(found, args.trials)
+        found = with_trials(found, args.trials)
     if limits_of(args):
-        found = _with_meta(found, {"limits": {**found.limits, **limits_of(args)}})
+        found = with_meta(found, {"limits": {**found.limits, **limits_of(args)}})
     spec = ClusterSpec.from_options(args, workers=found.workers)
     _check_precision(found.settings, spec)
     return _search(found, spec, args.debug, local.Reserve([]))
@@ -113,7 +112,7 @@ def retry(args: argparse.Namespace) -> int:
     _devices(spec, found.request.engine)
     _queue_failed(found)
     if limits_of(args):
-        found = _with_meta(found, {"limits": {**found.limits, **limits_of(args)}})
+        found = with_meta(found, {"limits": {**found.limits, **limits_of(args)}})
     return _search(found, spec, args.debug, local.Reserve([]))
 
 
@@ -147,7 +146,7 @@ def _check_precision(chosen: settings.Settings, spec: ClusterSpec) -> None:
 
 def _queue_failed(found: Run) -> None:
     """Another attempt for each trial that failed; RunError where none did, or the run is live."""
-    _check_not_live(found)
+    check_not_live(found)
     with contextlib.closing(LedgerWriter(found.folder)) as writer:
         with contextlib.closing(found.reader()) as reader:
             again = retried(reader.attempts(history=False), time.time())
@@ -167,7 +166,7 @@ def _lead_or_search(
     if given := os.environ.get(env.TOKEN_FILE):
         _open_by(found, pathlib.Path(given))
     # Whom an earlier `run` dismissed may be a worker by hand now.
-    _set_meta(found, Crew(spec.workers).to_meta())
+    set_meta(found, Crew(spec.workers).to_meta())
     found = Run(found.folder)
     return load_engine(found.request.engine).lead(found, role)
 
@@ -245,34 +244,6 @@ def _forget_if_never_begun(found: Run) -> None:
         shutil.rmtree(found.folder, ignore_errors=True)
 
 
-def _with_trials(found: Run, text: str) -> Run:
-    """The run with more trials wanted: ``+N`` more, or ``N`` in all."""
-    if not re.fullmatch(r"\+?[0-9]{1,9}", text):
-        raise UsageError(f"--trials {text!r}: give +N for so many more, or N for so many in all")
-    _check_not_live(found)
-    number = int(text)
-    wanted = found.wanted + number if text.startswith("+") else max(found.wanted, number)
-    wanted = SAMPLERS.load(found.request.sampler).wanted(found.study, wanted)
-    return _with_meta(found, {"wanted": wanted})
-
-
-def _with_meta(found: Run, meta: dict[str, Any]) -> Run:
-    """The run with other terms for its next chief; RunError where one leads it now."""
-    _check_not_live(found)
-    _set_meta(found, meta)
-    return Run(found.folder)
-
-
-def _check_not_live(found: Run) -> None:
-    if is_live(found):
-        raise RunError(f"run {found.id} is running: stop it first, or wait for its end")
-
-
-def _set_meta(found: Run, meta: dict[str, Any]) -> None:
-    with contextlib.closing(LedgerWriter(found.folder)) as writer:
-        writer.set_meta(meta)
-
-
 def _search(found: Run, spec: ClusterSpec, debug: bool, reserve: local.Reserve) -> int:
     """Leads a run to its end from here, or follows it where another process already does."""
     from cluster.verbs.reading import follow
@@ -324,7 +295,7 @@ def _note_place(found: Run, spec: ClusterSpec, most: int | None) -> None:
     """Writes down what `scale` and the chief must know of how the run is led this time."""
     crew = Crew(spec.workers)
     if (crew, most) != (found.crew, found.most_workers):
-        _set_meta(found, {**crew.to_meta(), "most_workers": most})
+        set_meta(found, {**crew.to_meta(), "most_workers": most})
 
 
 def _sum_up(found: Run, spec: ClusterSpec, status: int, debug: bool) -> None:

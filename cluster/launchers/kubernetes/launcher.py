@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
 
 import yaml
 
-from cluster.launchers.base import Launcher
+from cluster import tables
+from cluster.launchers.base import Handle, Launcher
 from cluster.launchers.kubernetes import asked
-from cluster.launchers.kubernetes.render import render
+from cluster.launchers.kubernetes.changes import Changer
+from cluster.launchers.kubernetes.checks import check_before, examine
+from cluster.launchers.kubernetes.connection import Connection
+from cluster.launchers.kubernetes.kustomize import Manifest
+from cluster.launchers.kubernetes.reading import Reader, list_runs
+from cluster.launchers.kubernetes.render import Search, render
 from cluster.launchers.kubernetes.spec import KubernetesSpec
+from cluster.launchers.kubernetes.submission import submit
+from cluster.request import checked
+from hpo import env
+from hpo.errors import UsageError
+from hpo.run import SearchRequest, new_id
+from hpo.study import Study, find_study
 
 
 class Kubernetes(Launcher):
@@ -20,6 +36,92 @@ class Kubernetes(Launcher):
     def render(self, args: argparse.Namespace) -> int:
         """Prints the manifests as YAML, all but the Secret."""
         search, _ = asked.search_of(args)
-        manifests = render(search, KubernetesSpec.from_options(args))
-        print(yaml.safe_dump_all(manifests, sort_keys=False), end="")
+        _print(render(search, KubernetesSpec.from_options(args)))
         return 0
+
+    def submit(self, args: argparse.Namespace) -> int:
+        """Makes the run, or attaches to it, and prints its handle and what is next."""
+        spec = KubernetesSpec.from_options(args)
+        # Before the study is read for seconds.
+        search, request = asked.search_of(args)
+        connection = None if args.dry_run else Connection(args)
+        study, request = checked(args, request, _read(args))
+        search, request = _named(args, study, search, request)
+        manifests = render(search, spec)
+        if connection is None:
+            _print(manifests)
+            return 0
+
+        def check() -> None:
+            if not args.unchecked:
+                check_before(connection, manifests, spec)
+
+        made = submit(connection, search.id, manifests, request, check)
+        handle = Handle(self.scheme, connection.namespace, search.id)
+        if not made:
+            print(f"launch.py: run {search.id} was there already", file=sys.stderr)
+        print(f"run {handle}\nnext:")
+        for verb in ("status", "watch", "logs", "tensorboard"):
+            print(f"  python launch.py {verb} {handle}")
+        return 0
+
+    def list_runs(self, args: argparse.Namespace) -> int:
+        """Prints the runs of the namespace."""
+        return list_runs(Connection(args), args.json)
+
+    def doctor(self, args: argparse.Namespace) -> int:
+        """Prints what the namespace has and lacks for a search."""
+        spec = KubernetesSpec.from_options(args)
+        probe = Search(id="doctor", study="digits")
+        found = examine(Connection(args), spec, render(probe, spec))
+        if args.json:
+            tables.print_json({**dict(found.rows), "missing": found.missing})
+        else:
+            tables.print_pairs([*found.rows, *(("missing", text) for text in found.missing)])
+        return 1 if found.missing else 0
+
+    def of_run(self, verb: str, handle: Handle, args: argparse.Namespace) -> int:
+        """Does ``verb`` with a run."""
+        connection = Connection(args, handle.where)
+        reader, changer = Reader(connection, handle), Changer(connection, handle)
+        doing: dict[str, Callable[[argparse.Namespace], int]] = {
+            "status": reader.status,
+            "watch": reader.watch,
+            "logs": reader.logs,
+            "export": reader.export,
+            "tensorboard": reader.tensorboard,
+            "trials": lambda args: reader.do("trials", args),
+            "best": lambda args: reader.do("best", args),
+            "stop": lambda args: changer.stop(args.now),
+            "resume": lambda args: changer.resume(args.trials, args.workers),
+            "scale": lambda args: changer.scale(args.workers),
+        }
+        if verb not in doing:
+            raise UsageError(f"{verb} does not go with {handle}: {', '.join(doing)} do")
+        return doing[verb](args)
+
+
+def _print(manifests: Sequence[Manifest]) -> None:
+    print(yaml.safe_dump_all(manifests, sort_keys=False), end="")
+
+
+def _read(args: argparse.Namespace) -> Study:
+    """The study as it is read here; its warnings are shown."""
+    from hpo.probe import read_study
+
+    environ = {**os.environ, **env.data_variables(args.data_dir)}
+    reading = read_study(find_study(args.study), environ, args.debug)
+    for warning in reading.warnings:
+        print(f"launch.py: {warning}", file=sys.stderr)
+    study: Study = reading.study
+    return study
+
+
+def _named(
+    args: argparse.Namespace, study: Study, search: Search, request: SearchRequest
+) -> tuple[Search, SearchRequest]:
+    """The search under its id, and the request as its containers will make it."""
+    request = dataclasses.replace(request, study=search.study)
+    if args.id is None and not args.dry_run:
+        search = dataclasses.replace(search, id=new_id(study))
+    return search, request

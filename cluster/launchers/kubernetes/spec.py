@@ -68,7 +68,7 @@ class KubernetesSpec:
             priority=args.priority,
             spot=args.spot,
             grace_s=env.grace_s() if args.grace is None else args.grace,
-            lease_s=args.lease or cls.lease_s,
+            lease_s=getattr(args, "lease", None) or cls.lease_s,
             data_dir=None if args.data_dir is None else str(args.data_dir),
         )
 

@@ -1,0 +1,159 @@
+"""The verbs that change a run on a cluster: stop, resume, scale."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import Any
+
+from cluster.launchers.base import Handle
+from cluster.launchers.kubernetes.connection import Connection
+from cluster.launchers.kubernetes.inside import execute
+from cluster.launchers.kubernetes.kustomize import Manifest
+from cluster.launchers.kubernetes.pods import Standing, look
+from cluster.launchers.kubernetes.render import CHIEF, WORKER, object_name
+from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer, remove_viewer
+from hpo.errors import PlaceError, RunError
+
+_QUEUE = "kueue.x-k8s.io/queue-name"
+_LOOK_S = 0.5
+# Longer than any pod's grace period has reason to be beyond its trials'.
+_BEYOND_GRACE_S = 60.0
+# What the cluster puts on a Job that another one must not have.
+_OF_THE_OLD = ("controller-uid", "batch.kubernetes.io/controller-uid")
+_NAMES = ("job-name", "batch.kubernetes.io/job-name")
+
+
+class Changer:
+    """Changes one run."""
+
+    def __init__(self, connection: Connection, handle: Handle) -> None:
+        self._connection, self._handle = connection, handle
+
+    def stop(self, now: bool) -> int:
+        """Suspends both Jobs; returns once their pods are gone.
+
+        Running trials have the grace period to end; what has not is saved and put back, with
+        ``now`` at once.
+        """
+        standing = look(self._connection, self._handle.id)
+        if standing.ended or standing.suspended or standing.chief is None:
+            print(f"run {self._handle.id} is not running")
+            return 0
+        self._check_no_queue(standing)
+        for part in (CHIEF, WORKER):
+            self._patch(part, {"suspend": True})
+        print(f"stopping {self._handle.id}{'' if now else '; running trials may end'}", flush=True)
+        chief = standing.serving()
+        if now and chief:
+            words = ["python", "launch.py", "stop", self._handle.id, "--now", "--runs", "/runs"]
+            execute(self._connection, chief["metadata"]["name"], CHIEF, words, io.BytesIO())
+        self._await_no_pods(standing)
+        print(f"go on with: python launch.py resume {self._handle}")
+        return 0
+
+    def resume(self, trials: str | None, workers: int | None) -> int:
+        """Lets the run go on, with more trials or other numbers of workers where asked for."""
+        standing = look(self._connection, self._handle.id)
+        if standing.chief is None or standing.worker is None:
+            raise RunError(
+                f"the Jobs of run {self._handle.id} are gone: submit the same request again"
+            )
+        self._check_no_queue(standing)
+        if not standing.ended and not standing.suspended:
+            if trials is not None:
+                raise RunError(f"run {self._handle.id} is running: stop it first")
+            print(f"run {self._handle} is running")
+            return 0
+        if trials is not None:
+            self._want(standing, trials)
+        remove_viewer(self._connection, self._handle.id)
+        if standing.ended:
+            self._again(standing)
+        if workers is not None:
+            self._patch(WORKER, {"parallelism": workers, "completions": workers})
+        for part in (WORKER, CHIEF):
+            self._patch(part, {"suspend": False})
+        print(f"run {self._handle}\nnext:\n  python launch.py watch {self._handle}")
+        return 0
+
+    def scale(self, workers: int) -> int:
+        """Other numbers of workers from now on; those beyond save their trials and leave."""
+        standing = look(self._connection, self._handle.id)
+        if standing.worker is None or standing.ended or standing.suspended:
+            raise RunError(
+                f"run {self._handle.id} is not running: start it with "
+                f"python launch.py resume {self._handle} --workers {workers}"
+            )
+        before = standing.worker["spec"]["parallelism"]
+        # Both together, always: an Indexed Job scales only so.
+        self._patch(WORKER, {"parallelism": workers, "completions": workers})
+        print(f"run {self._handle.id}: {workers} workers wanted, {before} before")
+        return 0
+
+    def _patch(self, part: str, spec: dict[str, Any]) -> None:
+        self._connection.patch("Job", object_name(self._handle.id, part), {"spec": spec})
+
+    def _check_no_queue(self, standing: Standing) -> None:
+        """Raises RunError for a run that Kueue suspends and lets go as it sees fit."""
+        assert standing.chief
+        if queue := standing.chief["metadata"].get("labels", {}).get(_QUEUE):
+            raise RunError(
+                f"run {self._handle.id} is in Kueue's queue {queue}, which decides when it runs: "
+                "set `active` of its two Workloads (kubectl get workloads) to false or true"
+            )
+
+    def _await_no_pods(self, standing: Standing) -> None:
+        graces = (pod["spec"]["terminationGracePeriodSeconds"] for pod in standing.pods)
+        grace_s = max(graces, default=0)
+        deadline = time.monotonic() + grace_s + _BEYOND_GRACE_S
+        while True:
+            running = [
+                pod["metadata"]["name"]
+                for pod in look(self._connection, self._handle.id).pods
+                if pod["status"].get("phase") not in ("Succeeded", "Failed")
+                and pod["metadata"]["labels"]["app.kubernetes.io/component"] != VIEWER
+            ]
+            if not running:
+                return
+            if time.monotonic() > deadline:
+                raise PlaceError(
+                    f"{', '.join(running)} did not end in time: is a node gone? "
+                    "See `kubectl get nodes`"
+                )
+            time.sleep(_LOOK_S)
+
+    def _want(self, standing: Standing, trials: str) -> None:
+        """Writes the new number of trials into the ledger, from the pod that has it."""
+        pod = ensure_viewer(self._connection, self._handle.id, standing)
+        words = ["python", "-m", "cluster.terms", "/runs", self._handle.id, trials]
+        name, said = pod["metadata"]["name"], io.BytesIO()
+        if execute(self._connection, name, VIEWER, words, io.BytesIO(), said):
+            raise RunError(said.getvalue().decode().strip().removeprefix("launch.py: "))
+
+    def _again(self, standing: Standing) -> None:
+        """Both Jobs anew: one that has ended cannot be started again."""
+        made = [job for job in (standing.chief, standing.worker) if job]
+        for job in made:
+            self._connection.delete("Job", job["metadata"]["name"])
+        for job in made:
+            self._connection.await_gone("Job", job["metadata"]["name"], _BEYOND_GRACE_S)
+        for job in made:
+            self._connection.create(_anew(job))
+
+
+def _anew(job: Manifest) -> Manifest:
+    """The Job as it was submitted, suspended until all is ready."""
+    metadata, spec = job["metadata"], dict(job["spec"])
+    kept = {name: metadata[name] for name in ("name", "labels", "annotations") if name in metadata}
+    kept["labels"] = _without(kept["labels"])
+    spec.pop("selector", None)
+    template = dict(spec["template"])
+    own = template["metadata"]
+    template["metadata"] = {"labels": _without(own["labels"])}
+    spec |= {"template": template, "suspend": True}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": kept, "spec": spec}
+
+
+def _without(labels: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in labels.items() if name not in (*_OF_THE_OLD, *_NAMES)}

@@ -1,0 +1,75 @@
+"""`launch.py` in the pod that has a run's folder: what it says is said here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from cluster.launchers.kubernetes.connection import Connection
+from hpo.errors import PlaceError
+
+_WAIT_S = 5.0
+_OUT, _SAID, _STATUS = 1, 2, 3
+
+
+def execute(
+    connection: Connection,
+    pod: str,
+    container: str,
+    words: Sequence[str],
+    out: BinaryIO,
+    said: BinaryIO | None = None,
+) -> int:
+    """Runs a command in a container and copies what it prints; answers its exit status.
+
+    Raises PlaceError where the pod goes meanwhile.
+    """
+    from kubernetes.stream import stream
+
+    core = connection.fresh()
+    with connection.plainly():
+        talk = stream(
+            core.connect_get_namespaced_pod_exec,
+            pod,
+            connection.namespace,
+            container=container,
+            command=list(words),
+            stdin=False,
+            stdout=True,
+            stderr=True,
+            tty=False,
+            _preload_content=False,
+            binary=True,
+        )
+    with contextlib.closing(talk):
+        try:
+            while talk.is_open():
+                talk.update(timeout=_WAIT_S)
+                _copy(talk, out, said or sys.stderr.buffer)
+        except OSError as error:
+            raise PlaceError(f"the connection to pod {pod} broke: {error}: try again") from error
+        _copy(talk, out, said or sys.stderr.buffer)
+        return _status(talk.read_channel(_STATUS), pod)
+
+
+def _copy(talk: object, out: BinaryIO, said: BinaryIO) -> None:
+    for channel, stream in ((_OUT, out), (_SAID, said)):
+        if chunk := talk.read_channel(channel):  # type: ignore[attr-defined]
+            stream.write(chunk)
+            stream.flush()
+
+
+def _status(text: bytes, pod: str) -> int:
+    """The exit status from the status object that ends a command."""
+    if not text:
+        raise PlaceError(f"pod {pod} is gone: ask again when the search goes on")
+    status = json.loads(text)
+    if status.get("status") == "Success":
+        return 0
+    for cause in status.get("details", {}).get("causes", ()):
+        if cause.get("reason") == "ExitCode":
+            return int(cause["message"])
+    raise PlaceError(f"pod {pod}: {status.get('message')}")

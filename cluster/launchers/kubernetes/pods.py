@@ -1,0 +1,193 @@
+"""What there is of a run on a cluster: its Jobs and pods, and what is the matter with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cluster.launchers.kubernetes.connection import Connection
+from cluster.launchers.kubernetes.kustomize import Manifest
+from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, WORKER, object_name
+from hpo.errors import RunError
+
+_INDEX = "batch.kubernetes.io/job-completion-index"
+# Reasons of a container that waits which another attempt will not mend by itself.
+HOPELESS = {
+    "ErrImagePull": "is the image pushed, and may the cluster read it? See --image",
+    "ImagePullBackOff": "is the image pushed, and may the cluster read it? See --image",
+    "ErrImageNeverPull": "load the image into the node, or leave out --pull-policy Never",
+    "InvalidImageName": "give a name such as registry.example/tunefleet:1",
+    "CreateContainerConfigError": "see `kubectl describe pod`",
+}
+# What an event's text says of what a person can do.
+_ADVICE = (
+    ("insufficient nvidia.com/", "free GPUs, fewer workers, or another --gpu-resource"),
+    ("insufficient cpu", "free cores, or fewer --cpus"),
+    ("insufficient memory", "free memory, or less --memory"),
+    ("didn't match pod's node affinity", "see the labels of the nodes"),
+    ("untolerated taint", "see the taints of the nodes"),
+    ("unbound immediate persistentvolumeclaims", "see --storage-class and `kubectl get pvc`"),
+    ("exceeded quota", "ask for less, or have the quota raised"),
+    ("violates podsecurity", "have the namespace's Pod Security level looked at"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PodState:
+    """A pod: ``part`` is "chief", "worker-N" or "viewer"; ``event`` the last that befell it."""
+
+    name: str
+    part: str
+    node: str
+    phase: str
+    restarts: int
+    reason: str
+    event: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of ``status --json``."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+    """A run's two Jobs (None where they are gone) and its pods, the chief's first."""
+
+    chief: Manifest | None
+    worker: Manifest | None
+    pods: tuple[Manifest, ...]
+
+    @property
+    def suspended(self) -> bool:
+        """Whether somebody stopped it, or a queue has yet to let it go."""
+        return bool(self.chief and self.chief["spec"].get("suspend"))
+
+    @property
+    def ended(self) -> str:
+        """How the chief's Job ended: "Complete", "Failed", or "" where it goes on."""
+        for condition in (self.chief or {}).get("status", {}).get("conditions", ()):
+            if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+                return str(condition["type"])
+        return ""
+
+    def serving(self, part: str = CHIEF) -> Manifest | None:
+        """The pod of ``part`` whose main container runs; None where none does."""
+        for pod in self.pods:
+            running = pod["status"].get("containerStatuses", ())
+            if part_of(pod) == part and any("running" in row["state"] for row in running):
+                return pod
+        return None
+
+    def latest(self, part: str) -> Manifest | None:
+        """The youngest pod of ``part``."""
+        made = [pod for pod in self.pods if part_of(pod) == part]
+        return max(made, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
+
+
+def look(connection: Connection, run_id: str) -> Standing:
+    """What there is of a run; RunError where nothing is."""
+    jobs = {job["metadata"]["name"]: job for job in connection.of_run("Job", run_id)}
+    chief = jobs.get(object_name(run_id, CHIEF))
+    if chief is None and connection.read("PersistentVolumeClaim", claim_of(run_id)) is None:
+        raise RunError(
+            f"no run {run_id!r} in namespace {connection.namespace}: "
+            f"see `launch.py list --on k8s --namespace {connection.namespace}`"
+        )
+    pods = sorted(connection.of_run("Pod", run_id), key=_order)
+    return Standing(chief, jobs.get(object_name(run_id, WORKER)), tuple(pods))
+
+
+def claim_of(run_id: str) -> str:
+    """The name of the volume claim of a run."""
+    return object_name(run_id, "runs")
+
+
+def part_of(pod: Manifest) -> str:
+    """Which process of the search a pod is."""
+    labels = pod["metadata"]["labels"]
+    part = str(labels.get(COMPONENT, ""))
+    return f"{part}-{labels[_INDEX]}" if part == WORKER and _INDEX in labels else part
+
+
+def _order(pod: Manifest) -> tuple[Any, ...]:
+    labels = pod["metadata"]["labels"]
+    return labels.get(COMPONENT, ""), int(labels.get(_INDEX, 0)), pod["metadata"]["name"]
+
+
+def states(connection: Connection, standing: Standing) -> list[PodState]:
+    """The pods with what is known of each."""
+    last: dict[str, Manifest] = {}
+    fields = "involvedObject.kind=Pod"
+    for event in sorted(connection.every("Event", field_selector=fields), key=_time):
+        last[event["involvedObject"]["name"]] = event
+    return [_state(pod, last.get(pod["metadata"]["name"])) for pod in standing.pods]
+
+
+def _time(event: Manifest) -> str:
+    return str(
+        event.get("lastTimestamp")
+        or event.get("eventTime")
+        or event["metadata"].get("creationTimestamp")
+        or ""
+    )
+
+
+def _state(pod: Manifest, event: Manifest | None) -> PodState:
+    status = pod["status"]
+    rows = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+    leaving = " (leaving)" if pod["metadata"].get("deletionTimestamp") else ""
+    return PodState(
+        name=pod["metadata"]["name"],
+        part=part_of(pod),
+        node=pod["spec"].get("nodeName", ""),
+        phase=status.get("phase", "") + leaving,
+        restarts=sum(row.get("restartCount", 0) for row in rows),
+        reason=reason_of(pod),
+        event=f"{event['reason']}: {event['message']}" if event else "",
+    )
+
+
+def reason_of(pod: Manifest) -> str:
+    """Why a pod does not run, in the cluster's own words; "" where it does."""
+    status = pod["status"]
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            return f"{condition.get('reason')}: {condition.get('message', '')}"
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return str(condition.get("message") or condition.get("reason", ""))
+    for row in status.get("containerStatuses", ()):
+        if waiting := row["state"].get("waiting"):
+            return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
+        ended = row["state"].get("terminated")
+        if ended and ended["exitCode"]:
+            said = (ended.get("message") or "").strip().splitlines()[-1:]
+            return ": ".join([f"{ended.get('reason')} with exit status {ended['exitCode']}", *said])
+    return str(status.get("message") or status.get("reason") or "")
+
+
+def advice(text: str) -> str:
+    """What a person can do about it; "" where that is not known."""
+    for words, deed in _ADVICE:
+        if words in text.lower():
+            return deed
+    reason = text.partition(":")[0]
+    return HOPELESS.get(reason, "")
+
+
+def hopeless(standing: Standing) -> str:
+    """What keeps a pod from starting that another attempt will not mend; "" for nothing."""
+    for pod in standing.pods:
+        reason = reason_of(pod)
+        if reason.partition(":")[0] in HOPELESS:
+            return f"{part_of(pod)}: {reason}: {advice(reason)}"
+    return ""
+
+
+def refused_pods(connection: Connection, run_id: str) -> str:
+    """Why the cluster makes no pods of a run's Jobs, in its own words; "" where it does."""
+    names = {object_name(run_id, CHIEF), object_name(run_id, WORKER)}
+    fields = "involvedObject.kind=Job,reason=FailedCreate"
+    for event in sorted(connection.every("Event", field_selector=fields), key=_time, reverse=True):
+        if event["involvedObject"]["name"] in names:
+            return str(event["message"])
+    return ""

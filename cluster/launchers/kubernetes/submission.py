@@ -1,0 +1,147 @@
+"""Making a run on a cluster, or attaching to it: whole or not at all, and never twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+
+from cluster.launchers.kubernetes.connection import Connection
+from cluster.launchers.kubernetes.kustomize import Manifest
+from cluster.launchers.kubernetes.pods import claim_of, hopeless, look, refused_pods
+from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, object_name
+from cluster.launchers.kubernetes.viewer import IMAGE
+from cluster.secret import secret_of
+from hpo.errors import PlaceError, RunError, TuneFleetError
+from hpo.run import SearchRequest
+
+# Where an object says which search it is of, so that another is not taken for it.
+REQUEST = "tunefleet.dev/request"
+_LOOK_S = 0.5
+# What is wrong with an image or a quota shows within seconds; a long pull is nothing wrong.
+_FIRST_LOOK_S = 15.0
+# The volume claim first: whoever makes it makes the run. The Jobs last, when all is there.
+_ORDER = ("PersistentVolumeClaim", "Secret", "ConfigMap", "ServiceAccount", "NetworkPolicy")
+_LAST = ("Service", "PodDisruptionBudget", "Job")
+
+
+def submit(
+    connection: Connection,
+    run_id: str,
+    manifests: Sequence[Manifest],
+    request: SearchRequest,
+    check: Callable[[], None],
+) -> bool:
+    """Makes the run, after ``check``; False where it was there, by the same request.
+
+    What was there in part, since an earlier call was cut off, is made whole. Raises RunError
+    where the id is another request's, and takes everything back where a part is refused or
+    no pod can start.
+    """
+    attached = _is_there(connection, run_id, request)
+    if not attached:
+        check()
+    notes = {REQUEST: json.dumps(dataclasses.asdict(request)), IMAGE: _image(manifests)}
+    marked = [_marked(manifest, notes) for manifest in manifests]
+    ordered = sorted([*marked, secret_of(run_id)], key=_place)
+    # An object that the cluster refuses is found before the first is made.
+    for manifest in ordered:
+        connection.create(manifest, dry_run=True)
+    made: list[Manifest] = []
+    try:
+        for manifest in ordered:
+            if connection.create(manifest):
+                made.append(manifest)
+            elif manifest["kind"] == "PersistentVolumeClaim":
+                # Of two at once, one makes it; the other attaches.
+                attached = _is_there(connection, run_id, request)
+        if made:
+            _await_start(connection, run_id)
+    except BaseException:
+        if not attached:
+            _take_back(connection, made)
+        raise
+    return not attached
+
+
+def _place(manifest: Manifest) -> int:
+    return (*_ORDER, *_LAST).index(manifest["kind"])
+
+
+def _image(manifests: Sequence[Manifest]) -> str:
+    (chief,) = [
+        m
+        for m in manifests
+        if m["metadata"]["labels"].get(COMPONENT) == CHIEF and m["kind"] == "Job"
+    ]
+    return str(chief["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def _marked(manifest: Manifest, notes: dict[str, str]) -> Manifest:
+    """The manifest with ``notes`` on it, where it outlives a submission."""
+    if manifest["kind"] not in ("Job", "PersistentVolumeClaim"):
+        return manifest
+    metadata = manifest["metadata"]
+    annotations = {**metadata.get("annotations", {}), **notes}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def request_of(manifest: Manifest) -> SearchRequest | None:
+    """The request noted on an object; None where none is, as on one applied by hand."""
+    text = manifest["metadata"].get("annotations", {}).get(REQUEST)
+    return SearchRequest(**json.loads(text)) if text else None
+
+
+def _is_there(connection: Connection, run_id: str, request: SearchRequest) -> bool:
+    """Whether the run was made before; RunError where that was another one."""
+    found = connection.read("PersistentVolumeClaim", claim_of(run_id))
+    if found is None:
+        return False
+    before = request_of(found)
+    if before is None:
+        raise RunError(
+            f"run {run_id!r} in {connection.namespace} was applied by hand: give another --id"
+        )
+    if differing := request.differences(before):
+        raise RunError(
+            f"run {run_id!r} was made by another request (other {', '.join(differing)}): "
+            "give another --id, or the same request"
+        )
+    return True
+
+
+def _await_start(connection: Connection, run_id: str) -> None:
+    """Looks whether pods start; PlaceError where they cannot without another request."""
+    deadline = time.monotonic() + _FIRST_LOOK_S
+    while time.monotonic() < deadline:
+        standing = look(connection, run_id)
+        if words := hopeless(standing):
+            raise PlaceError(f"{words} (nothing was left in the cluster)")
+        if standing.serving() or standing.ended or standing.suspended:
+            return
+        if not standing.pods and (words := refused_pods(connection, run_id)):
+            raise PlaceError(f"{words} (nothing was left in the cluster)")
+        time.sleep(_LOOK_S)
+
+
+def _take_back(connection: Connection, made: Sequence[Manifest]) -> None:
+    for manifest in reversed(made):
+        try:
+            connection.delete(manifest["kind"], manifest["metadata"]["name"])
+        except TuneFleetError:
+            # What is wrong is being told already; the rest goes on being taken away.
+            continue
+
+
+def chief_request(connection: Connection, run_id: str) -> SearchRequest | None:
+    """The request of a run, from its chief's Job or its volume claim."""
+    for kind, name in (("Job", object_name(run_id, CHIEF)), _claim(run_id)):
+        found = connection.read(kind, name)
+        if found and (request := request_of(found)):
+            return request
+    return None
+
+
+def _claim(run_id: str) -> tuple[str, str]:
+    return "PersistentVolumeClaim", claim_of(run_id)

@@ -1,0 +1,93 @@
+"""What befalls pods and nodes costs attempts, and no result."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.k8s.conftest import Namespace
+from tests.live import wait_until
+
+pytestmark = pytest.mark.k8s
+
+# So long that each of what happens meets running trials.
+LONG = ["--trials=10", "--lease=4", "--grace=5", "--seed=1"]
+
+
+def completed(space: Namespace, run_id: str) -> int:
+    rows = space.read("trials", run_id)
+    return sum(row["state"] == "COMPLETED" for row in rows)
+
+
+def test_chief_and_workers_come_back(space: Namespace, unhurried: str) -> None:
+    space.submit(unhurried, "storm", "--workers=2", *LONG)
+    space.await_pod("storm", "chief")
+    wait_until(lambda: completed(space, "storm") >= 1, "a first trial", 120)
+
+    chief = space.pod("storm", "chief")["metadata"]
+    space.kubectl("delete", "pod", chief["name"], "--wait=false")
+    wait_until(lambda: _other(space, "storm", "chief", chief["uid"]), "another chief", 90)
+
+    worker = space.await_pod("storm", "worker-1")["metadata"]
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": worker["name"], "namespace": space.name},
+    }
+    path = f"/api/v1/namespaces/{space.name}/pods/{worker['name']}/eviction"
+    space.kubectl("create", "--raw", path, "-f", "-", said=json.dumps(eviction))
+    evicted = space.get("pod", worker["name"])
+    assert any(row["type"] == "DisruptionTarget" for row in evicted["status"]["conditions"])
+    wait_until(lambda: _other(space, "storm", "worker-1", worker["uid"]), "another worker", 90)
+
+    worker = space.await_pod("storm", "worker-0")["metadata"]
+    space.kubectl("delete", "pod", worker["name"], "--wait=false", "--grace-period=0", "--force")
+    space.await_end("storm")
+    space.check_trials("storm", 10)
+
+
+def _other(space: Namespace, run_id: str, part: str, uid: str) -> bool:
+    pod = space.pod(run_id, part)
+    return pod is not None and pod["metadata"]["uid"] != uid
+
+
+def test_a_run_is_stopped_resumed_and_scaled(space: Namespace, unhurried: str) -> None:
+    handle = space.handle("elastic")
+    space.submit(unhurried, "elastic", "--workers=2", *LONG)
+    space.await_pod("elastic", "worker-1")
+    said = space.launch("scale", handle, "--workers", "4").stdout
+    assert "4 workers wanted, 2 before" in said
+    space.await_pod("elastic", "worker-3")
+
+    said = space.launch("stop", handle).stdout
+    assert f"go on with: python launch.py resume {handle}" in said
+    assert not space.pod("elastic", "chief") and not space.pod("elastic", "worker-0")
+    # A viewer answers meanwhile.
+    status = space.read("status", "elastic")
+    assert status["state"] == "STOPPED"
+    refused = space.launch("scale", handle, "--workers", "1", status=2)
+    assert f"resume {handle} --workers 1" in refused.stderr
+
+    space.launch("resume", handle, "--workers", "1")
+    space.await_pod("elastic", "worker-0")
+    assert not space.pod("elastic", "worker-1")
+    space.await_end("elastic")
+    space.check_trials("elastic", 10)
+
+
+def test_a_node_that_is_gone(space: Namespace, unhurried: str) -> None:
+    space.plane.add_node("three", 3, "--label", "doomed=yes")
+    space.submit(unhurried, "gone", "--workers=3", *LONG)
+    # Pods are where the scheduler puts them; one at least is to be on the node that goes.
+    wait_until(lambda: _on(space, "three"), "a pod on the node", 60)
+    wait_until(lambda: completed(space, "gone") >= 1, "a first trial", 120)
+    space.plane.kill_node("three")
+    space.plane.kubectl("delete", "node", "three")
+    space.await_end("gone")
+    space.check_trials("gone", 10)
+
+
+def _on(space: Namespace, node: str) -> bool:
+    pods = space.get("pods")["items"]
+    return any(pod["spec"].get("nodeName") == node for pod in pods)

@@ -1,0 +1,138 @@
+"""Searches on a real control plane, from their submission to what is read after their end."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tests.k8s.conftest import Namespace
+from tests.live import ROOT, STUDIES, wait_until
+
+pytestmark = pytest.mark.k8s
+
+SLOW = str(STUDIES / "slow.py")
+
+
+def test_digits_from_submission_to_export(space: Namespace, tmp_path: pathlib.Path) -> None:
+    said = space.submit("digits", "digits", "--trials=3", "--workers=2", "--seed=1").stdout
+    handle = space.handle("digits")
+    assert said.startswith(f"run {handle}\n") and f"status {handle}" in said
+
+    # While it runs.
+    assert space.read("status", "digits")["id"] == "digits"
+    space.await_end("digits")
+
+    # Its Jobs are over, and no pod has its volume: a viewer reads it.
+    status = space.read("status", "digits")
+    assert status["state"] == "DONE" and status["trials"]["completed"] == 3
+    assert {row["part"] for row in status["pods"]} >= {"chief", "worker-0"}
+    rows = space.check_trials("digits", 3)
+    assert {row["worker"] for row in rows} <= {"worker-0", "worker-1"}
+    best = space.read("best", "digits")
+    assert best["value"] == max(row["value"] for row in rows)
+    model = tmp_path / "best.keras"
+    said = space.launch("export", handle, "--out", str(model)).stdout
+    assert str(model) in said and model.stat().st_size > 1000
+    assert (tmp_path / "best.keras.json").read_text().startswith("{")
+    assert "serving run digits" in space.launch("logs", handle).stdout
+    assert "joined as worker-0" in space.launch("logs", handle, "worker-0").stdout
+    assert space.launch("logs", handle, rows[0]["trial_id"]).returncode == 0
+    assert space.launch("watch", handle).returncode == 0
+    assert open_tensorboard(space, handle).startswith("<!doctype html>")
+
+    # The same request again attaches, and another one is refused.
+    again = space.submit("digits", "digits", "--trials=3", "--workers=2", "--seed=1")
+    assert "was there already" in again.stderr
+    other = space.submit("digits", "digits", "--trials=4", "--workers=2", "--seed=1", status=2)
+    assert "other trials" in other.stderr and other.stderr.count("\n") == 1
+
+    # More points, on new Jobs.
+    space.launch("resume", handle, "--trials", "+2")
+    space.await_end("digits")
+    space.check_trials("digits", 5)
+    (row,) = [row for row in _listed(space) if row["id"] == "digits"]
+    assert row["state"] == "DONE"
+
+
+def _listed(space: Namespace) -> list[dict[str, object]]:
+    import json
+
+    text = space.launch("list", "--on", "k8s", "--namespace", space.name, "--json").stdout
+    found: list[dict[str, object]] = json.loads(text)
+    return found
+
+
+def open_tensorboard(space: Namespace, handle: str) -> str:
+    """What the page begins with that a browser would see."""
+    process = subprocess.Popen(
+        [sys.executable, "launch.py", "tensorboard", handle, "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, "KUBECONFIG": str(space.plane.kubeconfig)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        url = re.match(r"(http://127.0.0.1:\d+)/", process.stdout.readline())
+        assert url
+
+        def page() -> str:
+            try:
+                with urllib.request.urlopen(url[1], timeout=20) as answer:
+                    text: str = answer.read(200).decode()
+                    return text
+            except OSError:
+                return ""
+
+        found: str = wait_until(page, "TensorBoard's page", 90)
+        return found
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_a_published_study_on_pods_with_gpus(space: Namespace) -> None:
+    words = ["--trials=2", "--epochs=1", "--train-examples=512", "--workers=1"]
+    space.submit("cnn-dropout", "cnn", "--gpus-per-worker=1", *words)
+    space.await_end("cnn", 280)
+    (row, _) = space.check_trials("cnn", 2)
+    # As the Job said; the image here is no GPU's.
+    assert row["device"] == "gpu:0"
+    worker = space.get("pods", "-l", "app.kubernetes.io/component=worker")["items"][0]
+    assert worker["spec"]["nodeName"] == "one"
+
+
+def test_two_studies_in_one_namespace_never_meet(space: Namespace, unhurried: str) -> None:
+    for run_id in ("left", "right"):
+        space.submit(unhurried, run_id, "--trials=4", "--workers=1")
+    stranger = space.await_pod("left", "worker-0")["metadata"]["name"]
+    # A worker of one study calls the chief of the other, with all that it has.
+    words = ["env", "KERASTUNER_ORACLE_IP=tunefleet-right-chief", "KERASTUNER_TUNER_ID=stranger"]
+    words += ["python", "launch.py", "run", "/study/slow.py"]
+    said = space.kubectl("exec", stranger, "--", *words, check=False)
+    assert "certificate" in said or "token" in said, said
+    for run_id in ("left", "right"):
+        space.await_end(run_id)
+        space.check_trials(run_id, 4)
+    workers = {row["worker"] for row in space.read("trials", "right")}
+    assert workers == {"worker-0"}
+
+
+def test_the_same_id_at_once_is_one_run(space: Namespace) -> None:
+    words = ["submit", SLOW, "--on", "k8s", "--namespace", space.name, "--id", "once", "--trials=2"]
+    environ = {**os.environ, "KUBECONFIG": str(space.plane.kubeconfig)}
+    pair = [
+        subprocess.Popen([sys.executable, "launch.py", *words], cwd=ROOT, env=environ)
+        for _ in range(2)
+    ]
+    assert [process.wait(200) for process in pair] == [0, 0]
+    assert len(space.get("jobs")["items"]) == 2
+    space.await_end("once")
+    space.check_trials("once", 2)

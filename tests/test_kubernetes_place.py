@@ -1,0 +1,91 @@
+"""What is said where there is no cluster, or not the one that was meant: no cluster needed."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+import yaml
+
+from cluster.cli import main
+from tests.by_hand import free_port
+from tests.live import STUDIES
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    """A configuration for a cluster that does not answer."""
+    path = tmp_path / "kubeconfig"
+    whole = {
+        "clusters": [
+            {"name": "c", "cluster": {"server": f"http://127.0.0.1:{free_port()}"}},
+        ],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "office", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "office",
+    }
+    path.write_text(yaml.safe_dump(whole))
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str], status: int, *arguments: str) -> str:
+    """What was said on the way out, in one line."""
+    assert main(arguments) == status
+    heard = capsys.readouterr()
+    assert heard.out == "" and heard.err.count("\n") == 1
+    return heard.err
+
+
+VERBS = ["status", "trials", "best", "watch", "logs", "stop", "resume", "tensorboard"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_cluster_that_does_not_answer(
+    kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    assert "no cluster answers at http://127.0.0.1" in said(capsys, 3, verb, "k8s://tuning/demo")
+
+
+def test_nothing_is_read_for_a_cluster_that_is_not_configured(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = str(STUDIES / "slow.py")
+    missing = str(tmp_path / "none")
+    words = said(capsys, 2, "submit", study, "--on", "k8s", "--kubeconfig", missing)
+    assert "no cluster: " in words and "--kubeconfig FILE" in words
+
+
+def test_another_context_is_named(
+    kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = said(capsys, 2, "list", "--on", "k8s", "--context", "offise")
+    assert "no context 'offise': did you mean 'office'?" in words
+
+
+@pytest.mark.parametrize(
+    ("handle", "says"),
+    [
+        ("k8s://demo", "bad handle 'k8s://demo': give one such as k8s://namespace/id"),
+        ("k9s://tuning/demo", "unknown place 'k9s': did you mean 'k8s'?"),
+        ("k8s://tuning/Demo", "bad id 'Demo'"),
+    ],
+)
+def test_a_handle_that_is_none(capsys: pytest.CaptureFixture[str], handle: str, says: str) -> None:
+    assert says in said(capsys, 2, "status", handle)
+
+
+def test_what_does_not_go_with_a_run_elsewhere(
+    kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = said(capsys, 2, "retry", "k8s://tuning/demo", "--failed")
+    assert "retry does not go with k8s://tuning/demo" in words
+
+
+def test_a_dry_run_sends_nothing(
+    kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = str(STUDIES / "slow.py")
+    assert main(["submit", study, "--on", "k8s", "--id", "demo", "--dry-run"]) == 0
+    found = {m["kind"] for m in yaml.safe_load_all(capsys.readouterr().out)}
+    assert "Job" in found and "Secret" not in found
