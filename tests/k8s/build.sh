@@ -35,5 +35,5 @@ if [ ! -e "$bin/complete" ]; then
     build kwok sigs.k8s.io/kwok/cmd/kwok
     touch "$bin/complete"
 fi
-stamp=
+stamp=""
 build process-kubelet ./kubelet

@@ -12,7 +12,7 @@ from tests.live import wait_until
 pytestmark = pytest.mark.k8s
 
 # So long that each of what happens meets running trials.
-LONG = ["--trials=10", "--lease=4", "--grace=5", "--seed=1"]
+LONG = ["--trials=16", "--lease=4", "--grace=5", "--seed=1"]
 
 
 def completed(space: Namespace, run_id: str) -> int:
@@ -21,7 +21,7 @@ def completed(space: Namespace, run_id: str) -> int:
 
 
 def test_chief_and_workers_come_back(space: Namespace, unhurried: str) -> None:
-    space.submit(unhurried, "storm", "--workers=2", *LONG)
+    space.submit(unhurried, "storm", "--workers=2", *LONG[1:], "--trials=40")
     space.await_pod("storm", "chief")
     wait_until(lambda: completed(space, "storm") >= 1, "a first trial", 120)
 
@@ -44,7 +44,7 @@ def test_chief_and_workers_come_back(space: Namespace, unhurried: str) -> None:
     worker = space.await_pod("storm", "worker-0")["metadata"]
     space.kubectl("delete", "pod", worker["name"], "--wait=false", "--grace-period=0", "--force")
     space.await_end("storm")
-    space.check_trials("storm", 10)
+    space.check_trials("storm", 40)
 
 
 def _other(space: Namespace, run_id: str, part: str, uid: str) -> bool:
@@ -73,7 +73,7 @@ def test_a_run_is_stopped_resumed_and_scaled(space: Namespace, unhurried: str) -
     space.await_pod("elastic", "worker-0")
     assert not space.pod("elastic", "worker-1")
     space.await_end("elastic")
-    space.check_trials("elastic", 10)
+    space.check_trials("elastic", 16)
 
 
 def test_a_node_that_is_gone(space: Namespace, unhurried: str) -> None:
@@ -85,7 +85,7 @@ def test_a_node_that_is_gone(space: Namespace, unhurried: str) -> None:
     space.plane.kill_node("three")
     space.plane.kubectl("delete", "node", "three")
     space.await_end("gone")
-    space.check_trials("gone", 10)
+    space.check_trials("gone", 16)
 
 
 def _on(space: Namespace, node: str) -> bool:

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,9 +79,19 @@ func (c *container) launch() error {
 	c.command.Stdout, c.command.Stderr = out, out
 	c.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL,
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC}
-	if err := inNetwork(c.pod.network, c.command.Start); err != nil {
+	begun, told, err := os.Pipe()
+	if err != nil {
 		return err
 	}
+	defer begun.Close()
+	c.command.ExtraFiles = []*os.File{told}
+	err = inNetwork(c.pod.network, c.command.Start)
+	told.Close()
+	if err != nil {
+		return err
+	}
+	// Closed when the container's own program takes over, before which nothing can join it.
+	_, _ = io.Copy(io.Discard, begun)
 	go func() {
 		err := c.command.Wait()
 		c.code = c.command.ProcessState.ExitCode()

@@ -164,6 +164,8 @@ func (made *inside) exec() error {
 	if err := syscall.Setuid(made.User); err != nil {
 		return err
 	}
+	// What the kubelet listens to, see launch.
+	unix.CloseOnExec(3)
 	// Lost when the user changed: a node that dies takes its containers along.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return err

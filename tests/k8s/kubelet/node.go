@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 )
 
 const leaseSeconds = 8
@@ -51,7 +52,12 @@ func (k *kubelet) register(ctx context.Context) error {
 	return nil
 }
 
+// report says how the node is; others write to it too, so it may take a second try.
 func (k *kubelet) report(ctx context.Context) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error { return k.reportOnce(ctx) })
+}
+
+func (k *kubelet) reportOnce(ctx context.Context) error {
 	node, err := k.client.CoreV1().Nodes().Get(ctx, k.o.name, metav1.GetOptions{})
 	if err != nil {
 		return err
