@@ -110,16 +110,6 @@ class ControlPlane:
         process.kill()
         process.wait()
 
-    def add_fake_nodes(self) -> None:
-        """kwok looks after nodes that are labelled for it, and pods on them only seem to run."""
-        arguments = [
-            *("--kubeconfig", str(self.kubeconfig), "--manage-all-nodes=false"),
-            "--manage-nodes-with-label-selector=type=kwok",
-            *("--server-address", f"127.0.0.1:{_free_port()}"),
-            *("--config", str(HERE / "kwok.yaml")),
-        ]
-        self._start("kwok", "kwok", *arguments)
-
     def close(self) -> None:
         """Ends everything."""
         for name, process in reversed(self._processes.items()):

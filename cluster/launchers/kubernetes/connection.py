@@ -89,13 +89,19 @@ class Connection:
         """The objects of a kind that belong to a run."""
         return self.every(kind, f"{INSTANCE}={run_id}")
 
-    def check_namespace(self) -> None:
-        """Raises UsageError where there is no such namespace, as far as one may ask."""
-        try:
-            self.core().read_namespace(self.namespace)
-        except self._client.ApiException as error:
-            if error.status != 403:
-                raise self._said(error) from error
+    def namespace_labels(self) -> dict[str, str] | None:
+        """The namespace's labels; None where one may not see them.
+
+        Raises UsageError where there is no such namespace.
+        """
+        with self.plainly():
+            try:
+                found = self.core().read_namespace(self.namespace)
+            except self._client.ApiException as error:
+                if error.status == 403:
+                    return None
+                raise
+        return dict(found.metadata.labels or {})
 
     def nodes(self) -> list[Manifest] | None:
         """The cluster's nodes; None where one may not see them."""

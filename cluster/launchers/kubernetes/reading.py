@@ -265,7 +265,7 @@ def list_runs(connection: Connection, as_json: bool) -> int:
         rows = [(f"k8s://{connection.namespace}/{row['id']}", *_cells(row)) for row in found]
         tables.print_table(("run", "state", "study", "engine", "sampler"), rows)
     else:
-        connection.check_namespace()
+        connection.namespace_labels()
         print(f"no runs in namespace {connection.namespace}")
     return 0
 
