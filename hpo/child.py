@@ -6,6 +6,7 @@ the child prints, leaks or crashes on can hurt it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -73,6 +74,9 @@ def answer(fd: str, make: Callable[[], dict[str, Any]]) -> NoReturn:
     """In the child: answers with what ``make`` gives, or with the error it raises; then ends."""
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     text = reply(make)
+    # What a person's code has printed: nobody else writes it out before this process ends.
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     with os.fdopen(int(fd), "w") as out:
         out.write(text)
     # Interpreters with TensorFlow in them take long to leave, or hang.
