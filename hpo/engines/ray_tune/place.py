@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import hashlib
 import logging
 import os
@@ -97,6 +98,10 @@ def cluster(run: Run, workers: int) -> Iterator[Place]:
             found = share([Node(max(cores, workers), gpus)], workers, each, "this machine")
             yield Place(found, {_WORKER: 1.0, "GPU": found.gpus}, folder, is_ours=True)
     finally:
+        # What belongs to Ray goes first, and none of it in another thread while Ray ends: Ray
+        # takes a handle that it hears of too late for a reason to end the process, with 1.
+        gc.collect()
+        gc.freeze()
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
