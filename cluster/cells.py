@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pathlib
 import subprocess
 import sys
@@ -40,3 +41,17 @@ def last_words(log: pathlib.Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("launch.py: ")]
     return (said or lines or ["it said nothing"])[-1].removeprefix("launch.py: ")
+
+
+def how_to_train(args: argparse.Namespace) -> list[str]:
+    """The options of another verb that its searches are started with."""
+    words = ["--runs", str(args.runs)]
+    options = {
+        "--epochs": args.epochs,
+        "--train-examples": args.train_examples,
+        "--gpus-per-worker": args.gpus_per_worker,
+        "--data-dir": args.data_dir,
+    }
+    for option, value in options.items():
+        words += [] if value is None else [option, str(value)]
+    return words

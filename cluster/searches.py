@@ -9,7 +9,7 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
-from cluster.cells import last_words, search
+from cluster.cells import how_to_train, last_words, search
 from hpo.errors import RunError, TuneFleetError
 from hpo.registry import SAMPLERS
 from hpo.run import open_run
@@ -79,20 +79,6 @@ class Searches:
         if status not in (0, 1):
             raise RunError(f"run {run_id} left with status {status}: see {self._folder.log}")
         return run_id
-
-
-def how_to_train(args: argparse.Namespace) -> list[str]:
-    """What every search of a benchmark is started with."""
-    words = ["--runs", str(args.runs)]
-    options = {
-        "--epochs": args.epochs,
-        "--train-examples": args.train_examples,
-        "--gpus-per-worker": args.gpus_per_worker,
-        "--data-dir": args.data_dir,
-    }
-    for option, value in options.items():
-        words += [] if value is None else [option, str(value)]
-    return words
 
 
 def trace_of_run(runs: pathlib.Path, run_id: str) -> Trace:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
+
+from hpo.json_numbers import finite
 
 _STYLES = {
     "COMPLETED": "green",
@@ -22,17 +23,7 @@ _STYLES = {
 
 def print_json(value: Any) -> None:
     """One line of JSON; a number that JSON lacks (NaN, infinity) becomes null."""
-    print(json.dumps(_finite(value), allow_nan=False), flush=True)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return value
+    print(json.dumps(finite(value), allow_nan=False), flush=True)
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import pathlib
 import platform
 import re
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpo.child import ROOT
+from hpo.json_numbers import finite
 from hpo.run import Run
 from hpo.study import STUDIES_DIR
 from hpo.trial import Metrics, TrialRecord, iso_utc
@@ -28,7 +28,6 @@ def provenance(
 
     ``observed`` is what only a process with the study, its data and TensorFlow knows.
     """
-    finite = {name: value if math.isfinite(value) else None for name, value in test.items()}
     return {
         "run": run.id,
         "trial_id": record.trial_id,
@@ -37,7 +36,7 @@ def provenance(
         "objective": run.study.objective,
         "direction": run.study.direction.value,
         "value": record.value,
-        "test": finite,
+        "test": finite(test),
         "seeds": {"run": run.seed, "trial": record.seed},
         "engine": record.engine,
         "sampler": record.sampler,

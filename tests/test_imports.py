@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # `hpo`, or for all of a package.
 LAYERS: list[set[str]] = [
     {"errors", "env", "registry", "trial", "parameter", "space", "protocol", "lock", "child"}
-    | {"crew", "address", "token_file", "tls", "file_system", "packages"},
+    | {"crew", "address", "token_file", "tls", "file_system", "packages", "json_numbers"},
     {"hyperparameters", "discovery", "study", "data", "inputs", "leases", "weights", "reachable"}
     | {
         "memory",

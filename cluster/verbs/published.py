@@ -8,8 +8,7 @@ import dataclasses
 from typing import Any
 
 from cluster import tables
-from cluster.cells import last_words, search
-from cluster.searches import how_to_train
+from cluster.cells import how_to_train, last_words, search
 from hpo.benchmark.folder import Folder
 from hpo.benchmark.published import PUBLISHED, Published
 from hpo.errors import UsageError

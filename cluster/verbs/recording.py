@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from cluster import tables
-from cluster.cells import last_words, search
+from cluster.cells import how_to_train, last_words, search
 from hpo import env
 from hpo.errors import DataError, PlaceError, UsageError
 from hpo.registry import SAMPLERS
@@ -77,16 +77,9 @@ def _search(
     """The command line of the run of one seed, but for its id."""
     words = ["run", str(path), "--start", str(points), "--trials", str(count)]
     words += ["--seed", str(seed_of(args.seed, f"recording {number}"))]
-    words += ["--runs", str(args.runs)]
-    options = {
-        "--epochs": args.epochs,
-        "--train-examples": args.train_examples,
-        "--workers": args.workers,
-        "--gpus-per-worker": args.gpus_per_worker,
-        "--data-dir": args.data_dir,
-    }
-    for option, value in options.items():
-        words += [] if value is None else [option, str(value)]
+    words += how_to_train(args)
+    if args.workers is not None:
+        words += ["--workers", str(args.workers)]
     return [*words, "--id"]
 
 

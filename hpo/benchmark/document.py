@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import html
 import json
-import math
 import pathlib
 import secrets
 import shutil
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hpo.errors import PlaceError
+from hpo.json_numbers import finite
 
 if TYPE_CHECKING:
     from hpo.benchmark.drawing import Picture
@@ -89,7 +89,7 @@ class Document:
         files: dict[str, str | bytes] = {
             "report.html": self.html(),
             "report.md": self.markdown(),
-            "report.json": json.dumps(_finite(self.data), indent=1, allow_nan=False) + "\n",
+            "report.json": json.dumps(finite(self.data), indent=1, allow_nan=False) + "\n",
             **{f"{picture.name}.png": picture.png for picture in self.pictures},
         }
         try:
@@ -117,17 +117,6 @@ def _check_own(folder: pathlib.Path) -> None:
     ]
     if strange:
         raise PlaceError(f"{folder} holds {strange[0]}, which is no report's: give another --out")
-
-
-def _finite(value: Any) -> Any:
-    """``value`` without what JSON lacks: NaN and infinity become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return value
 
 
 def _section_html(section: Section) -> str:

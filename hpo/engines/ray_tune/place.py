@@ -139,37 +139,28 @@ def _start(folder: pathlib.Path, workers: int) -> None:
     Ray gives its own processes half a minute to come up, which is little where others are
     busy too.
     """
-    try:
-        _start_once(folder, workers)
-    except Exception as error:  # Ray raises what its many parts raise
-        log.warning("Ray did not start, and is started again: %s", error)
-        _start_again(folder, workers)
-
-
-def _start_again(folder: pathlib.Path, workers: int) -> None:
     import ray
 
-    ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        _start_once(folder, workers)
-    except Exception as error:  # as above
-        raise PlaceError(f"Ray does not start on this machine: {error}") from error
-
-
-def _start_once(folder: pathlib.Path, workers: int) -> None:
-    import ray
-
-    ray.init(
-        address="local",
-        num_cpus=workers,
-        resources={_WORKER: _ANY_NUMBER},
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        object_store_memory=_OBJECTS_BYTES,
-        _temp_dir=str(folder),
-    )
+    for is_last in (False, True):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                resources={_WORKER: _ANY_NUMBER},
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                object_store_memory=_OBJECTS_BYTES,
+                _temp_dir=str(folder),
+            )
+        except Exception as error:  # Ray raises what its many parts raise
+            if is_last:
+                raise PlaceError(f"Ray does not start on this machine: {error}") from error
+            log.warning("Ray did not start, and is started again: %s", error)
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            return
 
 
 def _folder(run: Run) -> pathlib.Path:
