@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpo import data
-from studies._images import classifier, convolutions
+from studies._images import classifier, convolutions, early_stopping
 
 OBJECTIVE = "val_accuracy"
 EPOCHS = 30
@@ -57,7 +57,5 @@ def load_data() -> Any:
 
 
 def callbacks(hp: Any) -> list[Any]:
-    """Early stopping; the best epoch's weights are kept by whoever runs the trial."""
-    import keras
-
-    return [keras.callbacks.EarlyStopping("val_accuracy", patience=PATIENCE, mode="max")]
+    """Early stopping."""
+    return [early_stopping(PATIENCE)]

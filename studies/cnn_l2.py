@@ -7,9 +7,9 @@ reached a test accuracy of about 0.91.
 
 Chosen here, since the publication leaves it open: pooling after each convolution (without
 it the largest point costs six times as much, minutes an epoch on a CPU), steps of 32, which
-make the grid 512 points, 5 epochs, Keras's own batch of 32, and the L2 factor 1e-5 on the
-kernels of both convolutions and of the dense layer: with 64 and 128 filters of 3 x 3, 128
-units and a rate of 0.001 it reached 0.9057. The loss, also that of the test set, holds the
+make the grid 512 points, up to 10 epochs with early stopping (after 5, trials with the lower
+rate were still getting better), Keras's own batch of 32, and the L2 factor 1e-5 on the kernels
+of both convolutions and of the dense layer. The loss, also that of the test set, holds the
 penalty.
 """
 
@@ -18,13 +18,14 @@ from __future__ import annotations
 from typing import Any
 
 from hpo import data
-from studies._images import classifier, convolutions
+from studies._images import classifier, convolutions, early_stopping
 
 OBJECTIVE = "val_accuracy"
-EPOCHS = 5
+EPOCHS = 10
 BATCH_SIZE = 32
 
 L2 = 1e-5
+PATIENCE = 3
 
 
 def build_model(hp: Any) -> Any:
@@ -44,3 +45,8 @@ def build_model(hp: Any) -> Any:
 def load_data() -> Any:
     """Fashion-MNIST as ``(x_train, y_train), (x_test, y_test)``."""
     return data.fashion_mnist()
+
+
+def callbacks(hp: Any) -> list[Any]:
+    """Early stopping."""
+    return [early_stopping(PATIENCE)]
