@@ -12,6 +12,7 @@ import pytest
 
 from hpo import ledger
 from hpo.errors import LedgerError
+from hpo.ledger.file import connect
 from tests.test_scribe import stored
 
 DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs" / "operations.md"
@@ -35,7 +36,7 @@ def torn(tmp_path: pathlib.Path) -> pathlib.Path:
     ledger.create(tmp_path, {"request": "as it was"})
     with contextlib.closing(ledger.LedgerWriter(tmp_path)) as writer:
         writer.commit([stored(f"{n:04d}") for n in range(TRIALS)], 1.0).result()
-    with contextlib.closing(ledger._connect(tmp_path / ledger.FILE)) as db:
+    with contextlib.closing(connect(tmp_path / ledger.FILE)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'attempts'")
         page = _middle_child(tmp_path / ledger.FILE, root.fetchone()[0])
