@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import hashlib
 import random
 from collections.abc import Iterable, Sequence
@@ -128,11 +129,7 @@ class Sampler(abc.ABC):
     @staticmethod
     def installed(name: str) -> str:
         """``name``, which begins with a package's, and the version of that."""
-        # Here, since it loads what `launch.py --help` has no use for.
-        import importlib.metadata
-
-        package = name.partition(".")[0]
-        return f"{name} {importlib.metadata.version(package)}"
+        return f"{name} {_version_of(name.partition('.')[0])}"
 
     @abc.abstractmethod
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
@@ -194,3 +191,11 @@ def seed_of(seed: int, trial_id: str) -> int:
     """A trial's own seed, in [0, 2**31): it depends on the run's seed and the trial alone."""
     digest = hashlib.sha256(f"{seed}:{trial_id}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+@functools.cache
+def _version_of(package: str) -> str:
+    # Here, since it loads what `launch.py --help` has no use for.
+    import importlib.metadata
+
+    return importlib.metadata.version(package)

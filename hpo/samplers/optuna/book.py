@@ -7,9 +7,11 @@ an Optuna sampler what the first one held.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import warnings
+from collections.abc import Container
 from typing import Any
 
 import optuna
@@ -45,7 +47,7 @@ class Book:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._space = space
-        self._storage = optuna.storages.InMemoryStorage()
+        self._storage = _WithoutFailed()
         self._study = optuna.create_study(
             storage=self._storage, direction=_DIRECTIONS[direction], sampler=_NOBODY
         )
@@ -109,6 +111,25 @@ class Book:
 
     def _enter(self, trial: optuna.trial.FrozenTrial) -> int:
         return self._storage.create_new_trial(self._id, template_trial=trial)
+
+
+class _WithoutFailed(optuna.storages.InMemoryStorage):
+    """Trials in memory, of which samplers see those that have not failed.
+
+    They pay a failed one no heed, but pass over it at each parameter of each proposal; and as
+    many failed ones as there were proposals are nothing but drafts.
+    """
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[State] | None = None,
+    ) -> list[optuna.trial.FrozenTrial]:
+        """The trials of a study in their order; those of ``states`` where some are given."""
+        every = super().get_all_trials(study_id, deepcopy=False, states=states)
+        kept = [trial for trial in every if trial.state is not State.FAIL]
+        return copy.deepcopy(kept) if deepcopy else kept
 
 
 # A study must have a sampler; each draft brings its own.
