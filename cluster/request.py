@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import pathlib
+import sys
 
 from cluster import options
-from hpo import settings
+from hpo import env, settings
 from hpo.engines.base import check_supported, load_engine
 from hpo.errors import UsageError
 from hpo.registry import PRUNERS, SAMPLERS
 from hpo.run import SearchRequest
 from hpo.samplers.start import in_space, read_points
-from hpo.study import Study, digest_of
+from hpo.study import Study, digest_of, find_study
 
 
 def request_of(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
@@ -37,6 +39,18 @@ def request_of(args: argparse.Namespace, path: pathlib.Path) -> SearchRequest:
         start=read_points(args.start) if args.start else None,
         from_run=args.from_run,
     )
+
+
+def read_here(args: argparse.Namespace) -> Study:
+    """The study that another place is to search, as it is read here; its warnings are shown."""
+    from hpo.probe import read_study
+
+    environ = {**os.environ, **env.data_variables(args.data_dir)}
+    reading = read_study(find_study(args.study), environ, args.debug)
+    for warning in reading.warnings:
+        print(f"launch.py: {warning}", file=sys.stderr)
+    study: Study = reading.study
+    return study
 
 
 def limits_of(args: argparse.Namespace) -> dict[str, float]:

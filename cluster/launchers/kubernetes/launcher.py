@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -21,11 +20,10 @@ from cluster.launchers.kubernetes.reading import Reader, list_runs
 from cluster.launchers.kubernetes.render import Search, render
 from cluster.launchers.kubernetes.spec import KubernetesSpec
 from cluster.launchers.kubernetes.submission import submit
-from cluster.request import checked
-from hpo import env
+from cluster.request import checked, read_here
 from hpo.errors import UsageError
 from hpo.run import SearchRequest, new_id
-from hpo.study import Study, find_study
+from hpo.study import Study
 
 
 class Kubernetes(Launcher):
@@ -45,7 +43,7 @@ class Kubernetes(Launcher):
         # Before the study is read for seconds.
         search, request = asked.search_of(args)
         connection = None if args.dry_run else Connection(args)
-        study, request = checked(args, request, _read(args))
+        study, request = checked(args, request, read_here(args))
         search, request = _named(args, study, search, request)
         manifests = render(search, spec)
         if connection is None:
@@ -103,18 +101,6 @@ class Kubernetes(Launcher):
 
 def _print(manifests: Sequence[Manifest]) -> None:
     print(yaml.safe_dump_all(manifests, sort_keys=False), end="")
-
-
-def _read(args: argparse.Namespace) -> Study:
-    """The study as it is read here; its warnings are shown."""
-    from hpo.probe import read_study
-
-    environ = {**os.environ, **env.data_variables(args.data_dir)}
-    reading = read_study(find_study(args.study), environ, args.debug)
-    for warning in reading.warnings:
-        print(f"launch.py: {warning}", file=sys.stderr)
-    study: Study = reading.study
-    return study
 
 
 def _named(

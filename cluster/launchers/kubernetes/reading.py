@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import io
 import json
-import pathlib
 import secrets
 import sys
 import time
@@ -24,12 +23,12 @@ from cluster.launchers.kubernetes.pods import Standing, advice, look, part_of, r
 from cluster.launchers.kubernetes.render import CHIEF, NAME
 from cluster.launchers.kubernetes.submission import chief_request, request_of
 from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer
+from cluster.launchers.outline import SHORT
+from cluster.launchers.outline import outline as outline_of
 from hpo.errors import PlaceError
 from hpo.export import sidecar_of
 from hpo.run import SearchRequest
 from hpo.status import DONE, FAILED, RUNNING, STOPPED
-from hpo.study import study_name
-from hpo.trial import Failure, TrialState
 
 _TENSORBOARD_PORT = 6006
 _LOOK_S = 1.0
@@ -229,24 +228,7 @@ def outline(run_id: str, chief: Manifest | None, request: SearchRequest | None) 
     standing = Standing(chief, None, ())
     ended = {"Complete": DONE, "Failed": FAILED}.get(standing.ended)
     state = ended or (STOPPED if chief is None or standing.suspended else RUNNING)
-    return {
-        "id": run_id,
-        "study": request and study_name(pathlib.PurePath(request.study)),
-        "engine": request and request.engine,
-        "sampler": request and request.sampler,
-        "pruner": request and request.pruner,
-        "state": state,
-        "trials": {
-            "wanted": request and request.trials,
-            **{kind.value.lower(): None for kind in TrialState},
-        },
-        "failures": {kind.value: None for kind in Failure},
-        "best": None,
-        "elapsed_s": None,
-        "utilization": None,
-        "chief": {"host": None, "pid": None, "address": None},
-        "workers": [],
-    }
+    return outline_of(run_id, state, request)
 
 
 def list_runs(connection: Connection, as_json: bool) -> int:
@@ -277,5 +259,4 @@ def _cells(row: dict[str, Any]) -> Iterator[str]:
 def _short(job: Manifest) -> dict[str, Any]:
     run_id = job["metadata"]["labels"]["app.kubernetes.io/instance"]
     whole = outline(run_id, job, request_of(job))
-    shown = ("id", "study", "engine", "sampler", "pruner", "state", "trials", "best", "elapsed_s")
-    return {name: whole[name] for name in shown}
+    return {name: whole[name] for name in SHORT}
