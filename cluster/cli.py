@@ -42,6 +42,7 @@ def _elsewhere(parser: Parser) -> None:
     options.limits(parser)
     options.size(parser)
     options.pods(parser)
+    options.ray(parser)
 
 
 def _submit(parser: Parser) -> None:
@@ -56,6 +57,7 @@ def _list(parser: Parser) -> None:
     options.json_output(parser)
     options.elsewhere(parser, required=False)
     options.cluster(parser)
+    options.ray(parser)
 
 
 def _doctor(parser: Parser) -> None:
@@ -65,7 +67,7 @@ def _doctor(parser: Parser) -> None:
 
 
 def _one_run(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="the run's id, or k8s://NAMESPACE/ID")
+    parser.add_argument("run", metavar="RUN", help="the run's id, or its handle")
     options.cluster(parser, with_namespace=False)
 
 

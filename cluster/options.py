@@ -251,7 +251,7 @@ def place(parser: Parser) -> None:
 
 def elsewhere(parser: Parser, required: bool = True) -> None:
     """Which other place a verb is about."""
-    words = "k8s: a Kubernetes cluster"
+    words = "k8s: a Kubernetes cluster; ray: a Ray cluster, on VMs or anywhere"
     parser.add_argument("--on", required=required, metavar="PLACE", help=words)
 
 
@@ -262,6 +262,14 @@ def cluster(parser: Parser, with_namespace: bool = True) -> None:
     add("--context", metavar="NAME", help="a context of that file (its current one)")
     if with_namespace:
         add("--namespace", metavar="NAME", help="a namespace (the context's)")
+
+
+def ray(parser: Parser) -> None:
+    """Which Ray cluster, and what runs there."""
+    add = parser.add_argument
+    dashboard = "the dashboard of --on ray (127.0.0.1:8265)"
+    add("--address", metavar="HOST:PORT", help=dashboard)
+    add("--python", metavar="PATH", help="the interpreter there (python)")
 
 
 def pods(parser: Parser) -> None:
@@ -279,6 +287,18 @@ def pods(parser: Parser) -> None:
     add("--queue", metavar="NAME", help="wait in this Kueue queue")
     add("--priority", metavar="NAME", help="the pods' PriorityClass")
     add("--spot", action="store_true", help="workers prefer nodes that may be taken away")
+
+
+def limit_names() -> list[str]:
+    """The options of :func:`limits`, as they are typed."""
+    return [f"--{name.replace('_', '-')}" for name in LIMITS]
+
+
+def size_again(args: argparse.Namespace) -> list[str]:
+    """The options of :func:`size` that were typed, for another `launch.py`."""
+    names = ("workers", "gpus_per_worker", "data_dir", "grace")
+    given = ((name, getattr(args, name)) for name in names)
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
 
 
 def typed_again(arguments: Sequence[str]) -> dict[str, list[str]]:

@@ -13,15 +13,18 @@ import re
 from typing import ClassVar
 
 from hpo.errors import UsageError
-from hpo.registry import Registry
+from hpo.registry import Registry, suggest
 from hpo.run import check_id
 
 LAUNCHERS = Registry(
     "place",
     {
         "k8s": "cluster.launchers.kubernetes.launcher:Kubernetes",
+        "ray": "cluster.launchers.ray.launcher:RayCluster",
     },
 )
+# What a handle begins with, and the place that it is of.
+_SCHEMES = {"k8s": "k8s", "raycluster": "ray"}
 
 _HANDLE = re.compile(r"([a-z0-9]+)://([^/]+)/([^/]+)")
 
@@ -42,9 +45,12 @@ def parse_handle(text: str) -> Handle:
     """The handle that ``text`` is; raises UsageError where it is none, or of no known place."""
     match = _HANDLE.fullmatch(text)
     if not match:
-        raise UsageError(f"bad handle {text!r}: give one such as k8s://namespace/id")
+        raise UsageError(
+            f"bad handle {text!r}: give one such as k8s://namespace/id or raycluster://host:8265/id"
+        )
     handle = Handle(*match.groups())
-    LAUNCHERS.check(handle.scheme)
+    if handle.scheme not in _SCHEMES:
+        raise UsageError(f"unknown place {handle.scheme!r}: {suggest(handle.scheme, _SCHEMES)}")
     check_id(handle.id)
     return handle
 
@@ -58,6 +64,8 @@ class Launcher(abc.ABC):
     """
 
     scheme: ClassVar[str]
+    # The options that only this place has, as the parsed arguments name them.
+    takes: ClassVar[tuple[str, ...]]
 
     @abc.abstractmethod
     def render(self, args: argparse.Namespace) -> int:
@@ -84,3 +92,19 @@ def load_launcher(place: str) -> Launcher:
     """The launcher of a kind of place; raises UsageError for an unknown one."""
     launcher: Launcher = LAUNCHERS.load(place)()
     return launcher
+
+
+def launcher_for(place: str, args: argparse.Namespace) -> Launcher:
+    """The same; UsageError where an option was typed that only another place has."""
+    chosen = load_launcher(place)
+    for other in LAUNCHERS:
+        for name in () if other == place else load_launcher(other).takes:
+            if getattr(args, name, None) not in (None, False):
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} goes with --on {other}, not with {place}: leave it out")
+    return chosen
+
+
+def launcher_of(handle: Handle) -> Launcher:
+    """The launcher of the place that a run is in."""
+    return load_launcher(_SCHEMES[handle.scheme])

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import argparse
 
-from cluster.launchers.base import load_launcher, parse_handle
+from cluster.launchers.base import launcher_for, launcher_of, parse_handle
 from hpo.errors import UsageError
 
 
 def render(args: argparse.Namespace) -> int:
     """Prints what `submit` would send."""
-    return load_launcher(args.on).render(args)
+    return launcher_for(args.on, args).render(args)
 
 
 def submit(args: argparse.Namespace) -> int:
     """Starts a search elsewhere, or attaches to it."""
-    return load_launcher(args.on).submit(args)
+    return launcher_for(args.on, args).submit(args)
 
 
 def list_runs(args: argparse.Namespace) -> int:
     """Prints the runs there are elsewhere."""
-    return load_launcher(args.on).list_runs(args)
+    return launcher_for(args.on, args).list_runs(args)
 
 
 def doctor(args: argparse.Namespace) -> int:
     """Prints what another place has and lacks."""
-    return load_launcher(args.on).doctor(args)
+    return launcher_for(args.on, args).doctor(args)
 
 
 def of_run(verb: str, args: argparse.Namespace) -> int:
@@ -36,4 +36,4 @@ def of_run(verb: str, args: argparse.Namespace) -> int:
             raise UsageError("a run elsewhere is opened by itself: give one handle")
         typed = typed[0]
     handle = parse_handle(typed)
-    return load_launcher(handle.scheme).of_run(verb, handle, args)
+    return launcher_of(handle).of_run(verb, handle, args)

@@ -30,6 +30,10 @@ class Kubernetes(Launcher):
     """Two Jobs, a chief's and its workers', and what they need."""
 
     scheme = "k8s"
+    takes = (
+        *("kubeconfig", "context", "namespace", "image", "worker_image", "pull_policy", "cpus"),
+        *("memory", "gpu_resource", "storage", "storage_class", "queue", "priority", "spot"),
+    )
 
     def render(self, args: argparse.Namespace) -> int:
         """Prints the manifests as YAML, all but the Secret."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from hpo import env
 from hpo.child import ROOT
 from hpo.engines.ray_tune.modules import own_modules
+from hpo.engines.ray_tune.nodes import joinable, nodes
 from hpo.engines.ray_tune.reach import cluster_address
 from hpo.engines.ray_tune.room import Node, Share, fitting, share
 from hpo.errors import PlaceError, UsageError
@@ -62,11 +63,11 @@ class Place:
         """How many workers there is room for now: hosts come and go. None: for any number."""
         gpus = self.share.gpus
         if not self.is_ours:
-            return fitting(_nodes(), self.share.cpus, gpus)
+            return fitting(_reachable(), self.share.cpus, gpus)
         if not gpus:
             return None
         # More workers than processors share these.
-        return fitting([Node(_ANY_NUMBER, node.gpus) for node in _nodes()], 1, gpus)
+        return fitting([Node(_ANY_NUMBER, node.gpus) for node in nodes()], 1, gpus)
 
 
 @contextlib.contextmanager
@@ -88,12 +89,12 @@ def cluster(run: Run, workers: int) -> Iterator[Place]:
     try:
         if address := cluster_address():
             _connect(address, run.study_path())
-            found = share(_nodes(), workers, each, f"the Ray cluster at {address}")
+            found = share(_reachable(), workers, each, f"the Ray cluster at {address}")
             resources = {"CPU": float(found.cpus), "GPU": found.gpus}
             yield Place(found, resources, folder, is_ours=False)
         else:
             _start(folder, workers)
-            cores, gpus = len(os.sched_getaffinity(0)), sum(node.gpus for node in _nodes())
+            cores, gpus = len(os.sched_getaffinity(0)), sum(node.gpus for node in nodes())
             # More workers than processors share these.
             found = share([Node(max(cores, workers), gpus)], workers, each, "this machine")
             yield Place(found, {_WORKER: 1.0, "GPU": found.gpus}, folder, is_ours=True)
@@ -104,6 +105,12 @@ def cluster(run: Run, workers: int) -> Iterator[Place]:
         gc.freeze()
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reachable() -> list[Node]:
+    """The nodes there are, and those that the cluster starts when trials wait for them."""
+    now = nodes()
+    return [*now, *joinable(now)]
 
 
 def _connect(address: str, study: pathlib.Path) -> None:
@@ -170,10 +177,3 @@ def _folder(run: Run) -> pathlib.Path:
     """
     name = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:12]
     return pathlib.Path(tempfile.gettempdir()) / f"tunefleet-ray-{name}"
-
-
-def _nodes() -> list[Node]:
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(found.get("CPU", 0.0), found.get("GPU", 0.0)) for found in alive]

@@ -24,7 +24,7 @@ class Share:
     gpus: float
 
 
-def share(nodes: Sequence[Node], workers: int, gpus_each: int | None, where: str) -> Share:
+def share(nodes: Sequence[Node], workers: int, gpus_each: float | None, where: str) -> Share:
     """The largest equal share of ``nodes`` of which there are ``workers``.
 
     ``gpus_each`` None gives one GPU to each worker where there are any, or a part of one

@@ -1,0 +1,106 @@
+"""TensorBoard here for a run on a Ray cluster: its ledger is copied, and projected anew."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import queue
+import tempfile
+import threading
+import zlib
+
+from cluster.launchers.ray import frames
+from cluster.launchers.ray.inside import Inside
+from hpo.errors import PlaceError, TuneFleetError
+from hpo.ledger import FILE
+from hpo.run import Run
+from hpo.tensorboard import TensorBoardWriter
+
+_EVERY_S = 10.0
+_FIRST_S = 120.0
+_LOOK_S = 0.5
+
+
+def tensorboard(inside: Inside, args: argparse.Namespace) -> int:
+    """Serves the run's HParams from here until Ctrl-C, and keeps up with its search."""
+    from hpo.tensorboard_server import serve
+
+    with tempfile.TemporaryDirectory(prefix="tunefleet-") as folder:
+        mirror = Mirror(inside, pathlib.Path(folder) / inside.run_id)
+        mirror.start()
+        try:
+            run = mirror.first()
+            with serve({run.id: run.tensorboard}, args.host, args.port) as server:
+                print(f"{server.url}\nCtrl-C ends it", flush=True)
+                status = server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            mirror.leave()
+    raise PlaceError(f"TensorBoard ended by itself with status {status}: start it again")
+
+
+class Mirror(threading.Thread):
+    """Keeps a copy of a run's ledger, and TensorBoard's files beside it, in ``folder``."""
+
+    def __init__(self, inside: Inside, folder: pathlib.Path) -> None:
+        super().__init__(name="mirror", daemon=True)
+        self._inside = inside
+        self._folder = folder
+        self._over = threading.Event()
+        self._news: queue.Queue[Run | TuneFleetError] = queue.Queue()
+
+    def first(self) -> Run:
+        """The run, once there is a copy; raises what stands against one."""
+        try:
+            found = self._news.get(timeout=_FIRST_S)
+        except queue.Empty:
+            raise PlaceError(
+                f"no ledger of run {self._inside.run_id} came within {_FIRST_S:.0f} s: try again"
+            ) from None
+        if isinstance(found, TuneFleetError):
+            raise found
+        return found
+
+    def leave(self) -> None:
+        """Ends the copying; returns once nothing of it is left on the cluster."""
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Copies until the search is over."""
+        try:
+            self._copy()
+        except TuneFleetError as error:
+            self._news.put(error)
+
+    def _copy(self) -> None:
+        parts = b""
+        with self._inside.telling("mirror", self._inside.run_id, str(_EVERY_S)) as told:
+            for frame in told:
+                if self._over.is_set():
+                    return
+                if frame is None:
+                    continue
+                if frame.kind == frames.FILE:
+                    parts = b""
+                elif frame.kind == frames.PART:
+                    parts += frame.data
+                elif frame.kind == frames.STATUS:
+                    self._news.put(self._project(zlib.decompress(parts)))
+
+    def _project(self, ledger: bytes) -> Run:
+        self._folder.mkdir(exist_ok=True)
+        draft = self._folder / "draft"
+        draft.write_bytes(ledger)
+        for name in (f"{FILE}-wal", f"{FILE}-shm"):
+            (self._folder / name).unlink(missing_ok=True)
+        draft.rename(self._folder / FILE)
+        run = Run(self._folder)
+        reader = run.reader()
+        try:
+            records = [attempt.record for attempt in reader.attempts()]
+        finally:
+            reader.close()
+        TensorBoardWriter(run.tensorboard, run.study).restore(records)
+        return run

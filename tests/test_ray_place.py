@@ -1,0 +1,209 @@
+"""`--on ray` without a cluster: what is sent, and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import pathlib
+import threading
+import zipfile
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.cli import main
+from cluster.launchers.ray import frames, jobs, parcel
+from cluster.launchers.ray.connection import where
+from hpo.errors import UsageError
+from tests.by_hand import free_port
+from tests.live import STUDIES
+from tests.test_kubernetes_place import said
+from tests.test_ray_cluster import write_study
+
+SLOW = str(STUDIES / "slow.py")
+VERBS = ["status", "trials", "best", "watch", "logs", "stop", "resume", "tensorboard"]
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_head_that_is_gone(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    words = said(capsys, 3, verb, f"raycluster://{place}/demo")
+    assert f"no head answers at {place} (Connection refused)" in words
+
+
+@pytest.mark.parametrize("verb", [["submit", SLOW], ["list"], ["doctor"]])
+def test_no_head_is_said_before_a_study_is_read(
+    capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    assert "no head answers" in said(capsys, 3, *verb, "--on", "ray", "--address", place)
+
+
+class _Stranger(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """What is asked of it is none of the test's output."""
+
+
+@pytest.fixture
+def no_dashboard() -> Iterator[str]:
+    """The address of a web server that is another one."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Stranger)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_is_no_dashboard(capsys: pytest.CaptureFixture[str], no_dashboard: str) -> None:
+    words = said(capsys, 3, "status", f"raycluster://{no_dashboard}/demo").splitlines()[-1]
+    assert f"no Ray dashboard answers at {no_dashboard}" in words
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (None, "127.0.0.1:8265"),
+        ("head", "head:8265"),
+        ("head.example:1", "head.example:1"),
+        ("http://10.0.0.1:8265/", "10.0.0.1:8265"),
+    ],
+)
+def test_where_a_dashboard_is(typed: str | None, found: str) -> None:
+    assert where(typed) == found
+
+
+@pytest.mark.parametrize("typed", ["ray://head:10001", "head:99999", "head:", "a b", ""])
+def test_what_is_no_address(monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://head")
+    with pytest.raises(UsageError, match="give HOST:PORT of the head's dashboard"):
+        where(typed)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--engine", "keras-tuner"], "take --engine ray, or leave it out"),
+        (["--from", "older"], "give points by --start"),
+        (["--image", "x"], "--image goes with --on k8s, not with ray"),
+        (["--spot"], "--spot goes with --on k8s"),
+        (["--sampler", "kt-grid"], "engine ray has no sampler 'kt-grid'"),
+    ],
+)
+def test_what_does_not_go_with_a_ray_cluster(
+    capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    assert says in said(capsys, 2, "submit", SLOW, "--on", "ray", *options)
+
+
+def test_an_option_of_ray_does_not_go_with_kubernetes(capsys: pytest.CaptureFixture[str]) -> None:
+    words = said(capsys, 2, "submit", SLOW, "--on", "k8s", "--address", "head:8265")
+    assert "--address goes with --on ray, not with k8s" in words
+
+
+def test_a_dry_run_shows_what_would_be_sent(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    study = write_study(tmp_path / "own")
+    options = ["--trials", "7", "--sampler", "random", "--workers", "3", "--python", "/opt/py"]
+    assert main(["submit", str(study), "--on", "ray", "--id", "demo", "--dry-run", *options]) == 0
+    shown = capsys.readouterr().out
+    line = shown.splitlines()[0]
+    assert "/opt/py -m cluster.launchers.ray.there lead raycluster://127.0.0.1:8265/demo" in line
+    for word in ("run study/hilly.py", "--id=demo", "--engine=ray", "--trials=7", "--workers=3"):
+        assert word in line
+    sent = {text.strip() for text in shown.splitlines() if text.startswith("  ")}
+    own = {name for name in sent if name.startswith("study/")}
+    modules = {"axes.py", "bumps/__init__.py", "bumps/round.py", "hilly.py", "shapes.py"}
+    assert own == {f"study/{name}" for name in modules}
+    assert {"launch.py", "hpo/coordinator.py", "cluster/cli.py"} <= sent
+    rest = {name.partition("/")[0] for name in sent}
+    assert rest == {"launch.py", "hpo", "cluster", "study"}
+
+
+def test_a_study_of_the_project_takes_along_what_it_shares() -> None:
+    study = parcel.STUDIES_DIR / "cnn_dropout.py"
+    found = parcel.files_of(study, None)
+    assert parcel.study_in(study) == "studies/cnn_dropout.py"
+    assert {"studies/cnn_dropout.py", "studies/_images.py"} <= set(found)
+    assert not any("__pycache__" in name for name in found)
+
+
+def test_too_much_is_refused_by_name(tmp_path: pathlib.Path) -> None:
+    study = write_study(tmp_path / "own")
+    (tmp_path / "own" / "bumps" / "noise.bin").write_bytes(os.urandom(parcel.LIMIT))
+    refused = pytest.raises(UsageError, match=r"Ray takes less than 100.0 MiB: .*noise.bin")
+    with refused, parcel.packed(parcel.files_of(study, None)):
+        pass
+
+
+def test_the_same_files_are_the_same_parcel(tmp_path: pathlib.Path) -> None:
+    study = write_study(tmp_path / "own")
+    with parcel.packed(parcel.files_of(study, None)) as path:
+        first = path.read_bytes()
+        assert "study/hilly.py" in zipfile.ZipFile(path).namelist()
+    os.utime(study, (1, 1))
+    with parcel.packed(parcel.files_of(study, None)) as path:
+        assert path.read_bytes() == first
+
+
+def test_frames_come_out_of_a_log_as_they_went_in(tmp_path: pathlib.Path) -> None:
+    data = os.urandom(3 * frames.CHUNK)
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        stream.write("Ray says something\nand has not ended its line")
+        frames.write(stream, frames.OUT, data)
+        frames.write(stream, frames.STATUS, b"0")
+    text = log.read_text()
+    pieces: list[str | None] = [text[start : start + 999] for start in range(0, len(text), 999)]
+    pieces.insert(5, None)
+    found = list(frames.lines(iter(pieces)))
+    assert found.count(None) == 1
+    heard = [frame for line in found if line and (frame := frames.parse(line))]
+    assert b"".join(frame.data for frame in heard if frame.kind == frames.OUT) == data
+    assert heard[-1] == frames.Frame(frames.STATUS, b"0")
+
+
+def _details(name: str, status: str, code: int | None, message: str = "") -> SimpleNamespace:
+    return SimpleNamespace(
+        submission_id=name,
+        status=SimpleNamespace(value=status),
+        driver_exit_code=code,
+        message=message,
+        start_time=1,
+        metadata=jobs.notes("demo", "runs", "python", None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "state", "words"),
+    [
+        ("RUNNING", None, "RUNNING", ""),
+        ("SUCCEEDED", 0, "DONE", ""),
+        ("FAILED", 75, "STOPPED", "it was stopped with work left"),
+        ("STOPPED", None, "STOPPED", "Job supervisor died"),
+        ("FAILED", None, "STOPPED", "Job supervisor died"),
+        ("FAILED", 1, "FAILED", "Job supervisor died"),
+    ],
+)
+def test_how_a_job_stands(status: str, code: int | None, state: str, words: str) -> None:
+    details = [
+        _details("tunefleet_demo_1", status, code, "Job supervisor died\nwith a trace"),
+        _details("tunefleet_demo_reads_00ff", "RUNNING", None),
+        _details("raysubmit_1", "RUNNING", None),
+    ]
+    (job,) = jobs.jobs_of(SimpleNamespace(jobs=lambda: details), "demo")  # type: ignore[arg-type]
+    assert (job.state, job.words, job.run_id, job.number) == (state, words, "demo", 1)
+
+
+def test_what_launch_said_there_is_why_a_job_ended() -> None:
+    message = "Job failed with exit code 2, last logs:\nlaunch.py: no room\nmore"
+    details = [_details("tunefleet_demo_1", "FAILED", 2, message)]
+    (job,) = jobs.jobs_of(SimpleNamespace(jobs=lambda: details))  # type: ignore[arg-type]
+    assert (job.words, job.refused) == ("no room", True)
