@@ -251,7 +251,9 @@ def place(parser: Parser) -> None:
 
 def elsewhere(parser: Parser, required: bool = True) -> None:
     """Which other place a verb is about."""
-    words = "k8s: a Kubernetes cluster; ray: a Ray cluster, on VMs or anywhere"
+    words = (
+        "k8s: a Kubernetes cluster; rayjob: KubeRay on one; ray: a Ray cluster, on VMs or anywhere"
+    )
     parser.add_argument("--on", required=required, metavar="PLACE", help=words)
 
 

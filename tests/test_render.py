@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pathlib
+import subprocess
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ from tests.live import STUDIES, launch
 from tests.test_kubernetes_files import FILES, Manifest, kustomized, of_instance, one, pod_of
 
 
-def rendered(*arguments: str) -> list[Manifest]:
+def rendered(*arguments: str, on: str = "k8s") -> list[Manifest]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert main(["render", *arguments, "--on", "k8s"]) == 0
+        assert main(["render", *arguments, "--on", on]) == 0
     return list(yaml.safe_load_all(out.getvalue()))
 
 
@@ -65,6 +66,48 @@ def test_a_component_is_what_its_option_renders(
     by_kustomize = of_instance(tmp_path / "k8s", "own-id", ["gpu", component])
     by_options = rendered("digits", "--id=own-id", "--gpus-per-worker=1", "--trials=10", *typed)
     assert by_name(by_options) == by_name(by_kustomize)
+
+
+def test_the_rayjob_is_what_the_same_options_render() -> None:
+    size = ["--workers=8", "--gpus-per-worker=1", "--trials=100"]
+    typed = rendered("cnn-dropout", "--id=demo", *size, on="rayjob")
+    assert by_name(typed) == by_name(kustomized(FILES / "rayjob"))
+
+
+def test_what_is_typed_reaches_the_shell_of_a_ray_head_as_it_was(tmp_path: pathlib.Path) -> None:
+    storage = ["--set=optuna_storage=sqlite:///$(id) 'x'.db", "--trials=3"]
+    typed = rendered("digits", "--id=own", *storage, on="rayjob")
+    told = one(typed, "RayJob", "chief")["spec"]["entrypoint"].removeprefix("python /app/launch.py")
+    shell = f"printf '%s\\n' {told}"
+    own = {"STUDY": "digits", "RUN_ID": "own"}
+    said = subprocess.run(["sh", "-c", shell], env=own, capture_output=True, text=True, check=True)
+    words = ["run", "digits", "--id=own", "--runs=/runs", "--engine=ray", "--workers=2"]
+    assert sorted(said.stdout.splitlines()) == sorted([*words, *storage])
+
+
+def test_what_is_asked_of_pods_reaches_a_ray_cluster(tmp_path: pathlib.Path) -> None:
+    asked = ["--cpus=4", "--memory=8Gi", "--gpus-per-worker=2", "--priority=high", "--spot"]
+    asked += ["--gpu-resource=nvidia.com/mig-1g.10gb", "--grace=90", "--lease=60", "--queue=q"]
+    job = one(rendered(str(STUDIES / "slow.py"), *asked, on="rayjob"), "RayJob", "chief")
+    cluster = job["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    worker, head = group["template"]["spec"], cluster["headGroupSpec"]["template"]["spec"]
+    resources = worker["containers"][0]["resources"]
+    gpus = {"nvidia.com/mig-1g.10gb": "2"}
+    assert resources == {
+        "requests": {"cpu": "4", "memory": "8Gi"},
+        "limits": {"memory": "8Gi", **gpus},
+    }
+    assert "--gpus-per-worker=2" in job["spec"]["entrypoint"]
+    for pod in (worker, head):
+        assert pod["priorityClassName"] == "high"
+        assert pod["terminationGracePeriodSeconds"] == 90 + 60 / 3 + 20
+    assert "node-lifecycle" in {row["key"] for row in worker["tolerations"]}
+    # Kueue admits a size that stays.
+    assert job["spec"]["suspend"] and not cluster["enableInTreeAutoscaling"]
+    assert group["minReplicas"] == group["replicas"] == group["maxReplicas"] == 2
+    mounted = [row["mountPath"] for row in head["containers"][0]["volumeMounts"]]
+    assert "/study/slow.py" in mounted
 
 
 def test_what_is_typed_reaches_the_chief_as_it_was() -> None:
@@ -143,6 +186,20 @@ def test_what_cannot_be_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], typed: list[str], says: str
 ) -> None:
     assert says in refused(capsys, *typed, "--on", "k8s")
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["digits", "--engine=optuna"], "engine optuna does not run on a Ray cluster"),
+        (["digits", f"--id={'a' * 38}"], "has 38 letters, and KubeRay takes 37"),
+        (["digits", "--sampler=kt-bayesian"], "kt-bayesian"),
+    ],
+)
+def test_what_a_ray_cluster_cannot_do_is_refused(
+    capsys: pytest.CaptureFixture[str], typed: list[str], says: str
+) -> None:
+    assert says in refused(capsys, *typed, "--on", "rayjob")
 
 
 def test_a_study_too_big_for_a_config_map_is_refused(

@@ -21,10 +21,11 @@ LAUNCHERS = Registry(
     {
         "k8s": "cluster.launchers.kubernetes.launcher:Kubernetes",
         "ray": "cluster.launchers.ray.launcher:RayCluster",
+        "rayjob": "cluster.launchers.rayjob.launcher:RayJob",
     },
 )
 # What a handle begins with, and the place that it is of.
-_SCHEMES = {"k8s": "k8s", "raycluster": "ray"}
+_SCHEMES = {"k8s": "k8s", "rayjob": "rayjob", "raycluster": "ray"}
 
 _HANDLE = re.compile(r"([a-z0-9]+)://([^/]+)/([^/]+)")
 
@@ -98,8 +99,8 @@ def launcher_for(place: str, args: argparse.Namespace) -> Launcher:
     """The same; UsageError where an option was typed that only another place has."""
     chosen = load_launcher(place)
     for other in LAUNCHERS:
-        for name in () if other == place else load_launcher(other).takes:
-            if getattr(args, name, None) not in (None, False):
+        for name in load_launcher(other).takes:
+            if name not in chosen.takes and getattr(args, name, None) not in (None, False):
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} goes with --on {other}, not with {place}: leave it out")
     return chosen

@@ -23,12 +23,6 @@ def search_of(args: argparse.Namespace, run_id: str | None = None) -> tuple[Sear
 
     Nothing of the study runs here. Raises UsageError for what cannot be done there.
     """
-    engine = load_engine(args.engine)
-    if not engine.roles(1)[1:]:
-        raise UsageError(
-            f"engine {args.engine} starts its workers itself, and here each is a pod: "
-            "take --engine keras-tuner"
-        )
     if args.from_run:
         raise UsageError(
             "--from names a run here, which the cluster does not have: give points by --start"
@@ -44,6 +38,15 @@ def search_of(args: argparse.Namespace, run_id: str | None = None) -> tuple[Sear
         files[_START] = _text(args.start)
     run_id = check_id(run_id or args.id or _plain_id(path))
     return Search(run_id, study, _chief_options(args), files), request
+
+
+def check_engine(args: argparse.Namespace) -> None:
+    """Raises UsageError for an engine whose workers are no processes of their own."""
+    if not load_engine(args.engine).roles(1)[1:]:
+        raise UsageError(
+            f"engine {args.engine} starts its workers itself, and here each is a pod: "
+            "take --engine keras-tuner, or --on rayjob"
+        )
 
 
 def _chief_options(args: argparse.Namespace) -> list[str]:

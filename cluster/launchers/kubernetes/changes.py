@@ -9,9 +9,9 @@ from typing import Any
 from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.inside import execute
-from cluster.launchers.kubernetes.kustomize import Manifest
-from cluster.launchers.kubernetes.pods import Standing, look
+from cluster.launchers.kubernetes.pods import Standing, There
 from cluster.launchers.kubernetes.render import CHIEF, WORKER, object_name
+from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer, remove_viewer
 from hpo.errors import PlaceError, RunError
 
@@ -29,6 +29,7 @@ class Changer:
 
     def __init__(self, connection: Connection, handle: Handle) -> None:
         self._connection, self._handle = connection, handle
+        self._there = There(connection, handle.id)
 
     def stop(self, now: bool) -> int:
         """Suspends both Jobs; returns once their pods are gone.
@@ -36,29 +37,22 @@ class Changer:
         Running trials have the grace period to end; what has not is saved and put back, with
         ``now`` at once.
         """
-        standing = look(self._connection, self._handle.id)
+        standing = self._there.look()
         if standing.ended or standing.suspended or standing.chief is None:
             print(f"run {self._handle.id} is not running")
             return 0
         self._check_no_queue(standing)
-        for part in (CHIEF, WORKER):
-            self._patch(part, {"suspend": True})
         print(f"stopping {self._handle.id}{'' if now else '; running trials may end'}", flush=True)
-        chief = standing.serving()
-        if now and chief:
-            words = ["python", "launch.py", "stop", self._handle.id, "--now", "--runs", "/runs"]
-            execute(self._connection, chief["metadata"]["name"], CHIEF, words, io.BytesIO())
+        self._drain(standing, now)
         self._await_no_pods(standing)
         print(f"go on with: python launch.py resume {self._handle}")
         return 0
 
     def resume(self, trials: str | None, workers: int | None) -> int:
         """Lets the run go on, with more trials or other numbers of workers where asked for."""
-        standing = look(self._connection, self._handle.id)
-        if standing.chief is None or standing.worker is None:
-            raise RunError(
-                f"the Jobs of run {self._handle.id} are gone: submit the same request again"
-            )
+        standing = self._there.look()
+        if not self._is_whole(standing):
+            raise RunError(f"run {self._handle.id} is gone but for its results: submit it again")
         self._check_no_queue(standing)
         if not standing.ended and not standing.suspended:
             if trials is not None:
@@ -67,29 +61,51 @@ class Changer:
             return 0
         if trials is not None:
             self._want(standing, trials)
-        remove_viewer(self._connection, self._handle.id)
+        remove_viewer(self._there)
         if standing.ended:
             self._again(standing)
         if workers is not None:
-            self._patch(WORKER, {"parallelism": workers, "completions": workers})
-        for part in (WORKER, CHIEF):
-            self._patch(part, {"suspend": False})
+            self._resize(standing, workers)
+        self._suspend(False)
         print(f"run {self._handle}\nnext:\n  python launch.py watch {self._handle}")
         return 0
 
     def scale(self, workers: int) -> int:
         """Other numbers of workers from now on; those beyond save their trials and leave."""
-        standing = look(self._connection, self._handle.id)
+        standing = self._there.look()
         if standing.worker is None or standing.ended or standing.suspended:
             raise RunError(
                 f"run {self._handle.id} is not running: start it with "
                 f"python launch.py resume {self._handle} --workers {workers}"
             )
         before = standing.worker["spec"]["parallelism"]
-        # Both together, always: an Indexed Job scales only so.
-        self._patch(WORKER, {"parallelism": workers, "completions": workers})
+        self._resize(standing, workers)
         print(f"run {self._handle.id}: {workers} workers wanted, {before} before")
         return 0
+
+    def _drain(self, standing: Standing, now: bool) -> None:
+        """Has the run's pods leave: what runs is saved and put back in time."""
+        self._suspend(True)
+        chief = standing.serving()
+        if now and chief:
+            words = ["python", "launch.py", "stop", self._handle.id, "--now", "--runs", "/runs"]
+            execute(self._connection, chief["metadata"]["name"], CHIEF, words, io.BytesIO())
+
+    def _suspend(self, suspended: bool) -> None:
+        for part in (CHIEF, WORKER):
+            self._patch(part, {"suspend": suspended})
+
+    def _is_whole(self, standing: Standing) -> bool:
+        """Whether there is all that can go on."""
+        return standing.chief is not None and standing.worker is not None
+
+    def _resize(self, standing: Standing, workers: int) -> None:
+        # Both together, always: an Indexed Job scales only so.
+        self._patch(WORKER, {"parallelism": workers, "completions": workers})
+
+    def _made(self, standing: Standing) -> list[Manifest]:
+        """The objects that the run is."""
+        return [job for job in (standing.chief, standing.worker) if job]
 
     def _patch(self, part: str, spec: dict[str, Any]) -> None:
         self._connection.patch("Job", object_name(self._handle.id, part), {"spec": spec})
@@ -110,7 +126,7 @@ class Changer:
         while True:
             running = [
                 pod["metadata"]["name"]
-                for pod in look(self._connection, self._handle.id).pods
+                for pod in self._there.look().pods
                 if pod["status"].get("phase") not in ("Succeeded", "Failed")
                 and pod["metadata"]["labels"]["app.kubernetes.io/component"] != VIEWER
             ]
@@ -125,34 +141,33 @@ class Changer:
 
     def _want(self, standing: Standing, trials: str) -> None:
         """Writes the new number of trials into the ledger, from the pod that has it."""
-        pod = ensure_viewer(self._connection, self._handle.id, standing)
+        pod = ensure_viewer(self._there, standing)
         words = ["python", "-m", "cluster.terms", "/runs", self._handle.id, trials]
         name, said = pod["metadata"]["name"], io.BytesIO()
         if execute(self._connection, name, VIEWER, words, io.BytesIO(), said):
             raise RunError(said.getvalue().decode().strip().removeprefix("launch.py: "))
 
     def _again(self, standing: Standing) -> None:
-        """Both Jobs anew: one that has ended cannot be started again."""
-        made = [job for job in (standing.chief, standing.worker) if job]
-        for job in made:
-            self._connection.delete("Job", job["metadata"]["name"])
-        for job in made:
-            self._connection.await_gone("Job", job["metadata"]["name"], _BEYOND_GRACE_S)
-        for job in made:
-            self._connection.create(_anew(job))
+        """What the run is made anew: what has ended cannot be started again."""
+        made = self._made(standing)
+        for old in made:
+            self._connection.delete(old["kind"], old["metadata"]["name"])
+        for old in made:
+            self._connection.await_gone(old["kind"], old["metadata"]["name"], _BEYOND_GRACE_S)
+        for old in made:
+            self._connection.create(_anew(old))
 
 
-def _anew(job: Manifest) -> Manifest:
-    """The Job as it was submitted, suspended until all is ready."""
-    metadata, spec = job["metadata"], dict(job["spec"])
+def _anew(old: Manifest) -> Manifest:
+    """The object as it was submitted, suspended until all is ready."""
+    metadata, spec = old["metadata"], {**old["spec"], "suspend": True}
     kept = {name: metadata[name] for name in ("name", "labels", "annotations") if name in metadata}
     kept["labels"] = _without(kept["labels"])
     spec.pop("selector", None)
-    template = dict(spec["template"])
-    own = template["metadata"]
-    template["metadata"] = {"labels": _without(own["labels"])}
-    spec |= {"template": template, "suspend": True}
-    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": kept, "spec": spec}
+    if "template" in spec:
+        labels = _without(spec["template"]["metadata"]["labels"])
+        spec["template"] = {**spec["template"], "metadata": {"labels": labels}}
+    return {"apiVersion": old["apiVersion"], "kind": old["kind"], "metadata": kept, "spec": spec}
 
 
 def _without(labels: dict[str, str]) -> dict[str, str]:

@@ -9,32 +9,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.kustomize import Manifest
+from cluster.launchers.kubernetes.render import COMPONENT, INSTANCE, object_name
 from cluster.launchers.kubernetes.spec import KubernetesSpec
+from cluster.launchers.kubernetes.templates import Manifest, containers_of, templates_of
 from hpo.errors import PlaceError, TuneFleetError
 
-# What `launch.py` does there, each with the verbs that need it.
-RIGHTS = (
-    ("create", "jobs", "batch"),
-    ("patch", "jobs", "batch"),
-    ("delete", "jobs", "batch"),
-    ("list", "jobs", "batch"),
+# What `launch.py` does there, whatever a run's own kind is.
+_RIGHTS = (
     ("create", "pods", ""),
     ("list", "pods", ""),
     ("delete", "pods", ""),
     ("create", "pods/exec", ""),
     ("get", "pods/log", ""),
     ("create", "pods/portforward", ""),
-    ("create", "secrets", ""),
     ("create", "configmaps", ""),
-    ("create", "services", ""),
-    ("create", "serviceaccounts", ""),
     ("create", "persistentvolumeclaims", ""),
     ("get", "persistentvolumeclaims", ""),
     ("create", "networkpolicies", "networking.k8s.io"),
-    ("create", "poddisruptionbudgets", "policy"),
     ("list", "events", ""),
     ("list", "resourcequotas", ""),
+)
+# And what it does with that.
+RIGHTS = (
+    *((verb, "jobs", "batch") for verb in ("create", "patch", "delete", "list")),
+    *_RIGHTS,
+    ("create", "secrets", ""),
+    ("create", "services", ""),
+    ("create", "serviceaccounts", ""),
+    ("create", "poddisruptionbudgets", "policy"),
+)
+RAY_RIGHTS = (
+    *((verb, "rayjobs", "ray.io") for verb in ("create", "get", "patch", "delete", "list")),
+    *_RIGHTS,
 )
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
@@ -46,29 +52,34 @@ def check_before(
 
     Pods are tried as pods: of a Job the cluster says only later what is wrong with them.
     """
-    jobs = [manifest for manifest in manifests if manifest["kind"] == "Job"]
-    for job in jobs:
-        connection.create(_pod_of(job), dry_run=True)
-    if words := over_quota(connection, jobs):
+    made = [row for manifest in manifests for row in templates_of(manifest)]
+    for template, _ in made:
+        connection.create(_pod_of(template), dry_run=True)
+    if words := over_quota(connection, made):
         raise PlaceError(words)
     if spec.gpus and (words := no_gpus(connection, spec)):
         raise PlaceError(words)
 
 
-def _pod_of(job: Manifest) -> Manifest:
-    template = copy.deepcopy(job["spec"]["template"])
+def _pod_of(template: Manifest) -> Manifest:
+    made = copy.deepcopy(template)
     # It is made with the rest.
-    del template["spec"]["serviceAccountName"]
-    name = f"{job['metadata']['name']}-0"
-    metadata = {**template["metadata"], "name": name}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    made["spec"].pop("serviceAccountName", None)
+    labels = made["metadata"]["labels"]
+    name = f"{object_name(labels[INSTANCE], labels[COMPONENT])}-0"
+    return {
+        **made,
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {**made["metadata"], "name": name},
+    }
 
 
-def over_quota(connection: Connection, jobs: Sequence[Manifest]) -> str:
-    """Which quota can never hold all pods of the Jobs at once; "" for none."""
+def over_quota(connection: Connection, made: Sequence[tuple[Manifest, int]]) -> str:
+    """Which quota can never hold all pods of the templates at once; "" for none."""
     from kubernetes.utils.quantity import parse_quantity
 
-    wanted = dict(_asked(jobs))
+    wanted = dict(_asked(made))
     for quota in connection.every("ResourceQuota"):
         for name, limit in quota["status"].get("hard", quota["spec"].get("hard", {})).items():
             asked = wanted.get(name)
@@ -81,16 +92,14 @@ def over_quota(connection: Connection, jobs: Sequence[Manifest]) -> str:
     return ""
 
 
-def _asked(jobs: Sequence[Manifest]) -> Iterator[tuple[str, Any]]:
-    """What all pods of the Jobs ask for together, by the names that a quota has for it."""
+def _asked(made: Sequence[tuple[Manifest, int]]) -> Iterator[tuple[str, Any]]:
+    """What all pods of the templates ask for together, by the names that a quota has for it."""
     from kubernetes.utils.quantity import parse_quantity
 
     total: dict[str, Any] = {"pods": 0, "count/pods": 0}
-    for job in jobs:
-        count = job["spec"]["parallelism"]
+    for template, count in made:
         total["pods"] += count
-        pod = job["spec"]["template"]["spec"]
-        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
+        for container in containers_of(template):
             resources = container["resources"]
             requests = {**resources.get("limits", {}), **resources.get("requests", {})}
             for kind, rows in (("requests", requests), ("limits", resources.get("limits", {}))):
@@ -140,7 +149,10 @@ class Examined:
 
 
 def examine(
-    connection: Connection, spec: KubernetesSpec, manifests: Sequence[Manifest]
+    connection: Connection,
+    spec: KubernetesSpec,
+    manifests: Sequence[Manifest],
+    rights: Sequence[tuple[str, str, str]],
 ) -> Examined:
     """Looks at a namespace as a search with ``spec`` would meet it."""
     rows: list[tuple[str, str]] = [("cluster", connection.host)]
@@ -152,7 +164,7 @@ def examine(
     rows += [("namespace", connection.namespace), ("pod security", level)]
     lacking = [
         f"{verb} {resource}"
-        for verb, resource, group in RIGHTS
+        for verb, resource, group in rights
         if not connection.may(verb, resource, group)
     ]
     rows.append(("rights", "all that are needed" if not lacking else "not all"))

@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cluster.launchers.kubernetes.kustomize import Manifest
-from cluster.launchers.kubernetes.render import INSTANCE, object_name
+from cluster.launchers.kubernetes.custom import BROUGHT_BY, CUSTOM, custom_call
+from cluster.launchers.kubernetes.render import INSTANCE
+from cluster.launchers.kubernetes.templates import Manifest
 from hpo.errors import PlaceError, TuneFleetError, UsageError
 from hpo.registry import suggest
 
@@ -55,7 +56,7 @@ class Connection:
         """Makes an object; False where there is one of its name."""
         call = self._call("create_namespaced", manifest["kind"])
         extra = {"dry_run": "All"} if dry_run else {}
-        with self.plainly():
+        with self.plainly(manifest["kind"]):
             try:
                 call(self.namespace, manifest, **extra)
             except self._client.ApiException as error:
@@ -66,7 +67,7 @@ class Connection:
 
     def read(self, kind: str, name: str) -> Manifest | None:
         """An object; None where there is none of that name."""
-        with self.plainly():
+        with self.plainly(kind):
             try:
                 found: Manifest = self._json(
                     self._call("read_namespaced", kind), name, self.namespace
@@ -79,11 +80,12 @@ class Connection:
 
     def every(self, kind: str, labels: str = "", **query: Any) -> list[Manifest]:
         """The objects of a kind that carry ``labels``."""
-        with self.plainly():
+        with self.plainly(kind):
             call = self._call("list_namespaced", kind)
             found = self._json(call, self.namespace, label_selector=labels, **query)
-        rows: list[Manifest] = found["items"]
-        return rows
+        # A list says once for all what its items are.
+        own = {"apiVersion": found["apiVersion"], "kind": kind}
+        return [own | row for row in found["items"]]
 
     def of_run(self, kind: str, run_id: str) -> list[Manifest]:
         """The objects of a kind that belong to a run."""
@@ -115,13 +117,15 @@ class Connection:
 
     def patch(self, kind: str, name: str, changes: Mapping[str, Any]) -> None:
         """Changes fields of an object; RunError's like is left to those who know what it is."""
-        with self.plainly():
-            self._call("patch_namespaced", kind)(name, self.namespace, changes)
+        with self.plainly(kind):
+            self._call("patch_namespaced", kind)(
+                name, self.namespace, changes, _content_type="application/merge-patch+json"
+            )
 
     def delete(self, kind: str, name: str, grace_s: int | None = None) -> None:
         """Takes an object away, and what it owns; nothing happens where there is none."""
         extra: dict[str, Any] = {} if grace_s is None else {"grace_period_seconds": grace_s}
-        with self.plainly():
+        with self.plainly(kind):
             try:
                 self._call("delete_namespaced", kind)(
                     name, self.namespace, propagation_policy="Background", **extra
@@ -165,6 +169,8 @@ class Connection:
         return self._client.StorageV1Api(self.api)
 
     def _call(self, verb: str, kind: str) -> Any:
+        if kind in CUSTOM:
+            return custom_call(self._client.CustomObjectsApi(self.api), verb, kind)
         api, name = _KINDS[kind]
         return getattr(getattr(self._client, api)(self.api), f"{verb}_{name}")
 
@@ -175,14 +181,17 @@ class Connection:
         return json.loads(answer.data)
 
     @contextlib.contextmanager
-    def plainly(self) -> Iterator[None]:
-        """What the API server or the way to it has against a call, as one line."""
+    def plainly(self, kind: str = "") -> Iterator[None]:
+        """What the API server or the way to it has against a call, as one line.
+
+        ``kind`` is that of the object which the call is about.
+        """
         from urllib3.exceptions import HTTPError
 
         try:
             yield
         except self._client.ApiException as error:
-            raise self._said(error) from error
+            raise self._said(error, kind) from error
         except (HTTPError, OSError) as error:
             reason = str(getattr(error, "reason", None) or error).rpartition(": ")[2]
             raise PlaceError(
@@ -190,11 +199,15 @@ class Connection:
                 "--context and --kubeconfig"
             ) from error
 
-    def _said(self, error: Any) -> TuneFleetError:
+    def _said(self, error: Any, kind: str) -> TuneFleetError:
         body = _body(error)
         said = body.get("message") or error.reason or f"HTTP status {error.status}"
         if error.status == 401:
             return PlaceError(f"the cluster at {self.host} does not know you: log in again")
+        if error.status == 404 and not body and kind in BROUGHT_BY:
+            return PlaceError(
+                f"the cluster at {self.host} has no kind {kind}: have {BROUGHT_BY[kind]} installed"
+            )
         if error.status == 404 and "namespaces" in said:
             return UsageError(f"no namespace {self.namespace!r}: make it, or give --namespace")
         if error.status == 403 and "exceeded quota" in said:
@@ -244,8 +257,3 @@ def _body(error: Any) -> dict[str, Any]:
 
 def _reason(error: Any) -> str:
     return str(_body(error).get("reason", ""))
-
-
-def job_of(run_id: str, part: str) -> str:
-    """The name of a run's Job."""
-    return object_name(run_id, part)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,9 @@ from typing import Any
 import jsonpatch
 import yaml
 
+from cluster.launchers.kubernetes.templates import Manifest, containers_of, templates_of
 from hpo.child import ROOT
 
-Manifest = dict[str, Any]
 FILES = ROOT / "k8s"
 # Marks what is for kustomize alone and never reaches a cluster.
 _LOCAL = "config.kubernetes.io/local-config"
@@ -27,7 +28,7 @@ _STEP = re.compile(r"\[([^\]]+)\]|([^.\[\]]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Patch:
-    """Changes (JSON patch) to the Jobs or other objects of a ``kind`` that carry ``labels``."""
+    """Changes (JSON patch) to the objects of a ``kind`` that carry ``labels``."""
 
     kind: str
     changes: Sequence[Mapping[str, Any]]
@@ -36,12 +37,13 @@ class Patch:
 
 @dataclasses.dataclass(frozen=True)
 class Overlay:
-    """The base by another name, with ``components`` (folders of `k8s/components`) and patches.
+    """A base by another name, with ``components`` and patches; folders are those of `k8s/`.
 
-    ``instance`` has the search's ``id`` and ``study``.
+    ``instance`` has the search's ``id`` and ``study``; the first component puts them in.
     """
 
     instance: Mapping[str, str]
+    base: str = "base"
     components: Sequence[str] = ()
     patches: Sequence[Patch] = ()
 
@@ -53,21 +55,36 @@ def build(overlay: Overlay) -> list[Manifest]:
         "metadata": {"name": "tunefleet-instance", "annotations": {_LOCAL: "true"}},
         "data": dict(overlay.instance),
     }
-    manifests = [*_base(), named]
-    for name in ("instance", *overlay.components):
-        _apply(manifests, _read(FILES / "components" / name))
+    manifests: list[Manifest] = []
+    _add(manifests, FILES / overlay.base)
+    manifests.append(named)
+    for name in overlay.components:
+        _add(manifests, FILES / name)
     for patch in overlay.patches:
         _patch(manifests, patch)
     return [m for m in manifests if _LOCAL not in m["metadata"].get("annotations", {})]
 
 
-def _base() -> list[Manifest]:
-    whole = _read(FILES / "base")
-    found = []
-    for file in whole["resources"]:
-        found += list(yaml.safe_load_all((FILES / "base" / file).read_text()))
-    _apply(found, whole)
-    return found
+def _add(manifests: list[Manifest], folder: pathlib.Path) -> None:
+    """Adds what a folder's kustomization has; a component changes what was there too."""
+    whole = _read(folder)
+    for name in whole.get("resources", ()):
+        path = folder / name
+        if path.is_dir():
+            _add(manifests, path)
+        else:
+            # Parts that a file names twice (YAML's anchors) are two: one may be patched alone.
+            manifests += map(_unshared, _documents(path))
+    _apply(manifests, whole)
+
+
+def _documents(path: pathlib.Path) -> Iterator[Manifest]:
+    yield from yaml.safe_load_all(path.read_text())
+
+
+def _unshared(manifest: Manifest) -> Manifest:
+    made: Manifest = json.loads(json.dumps(manifest))
+    return made
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:
@@ -98,17 +115,10 @@ def _patch(manifests: list[Manifest], patch: Patch) -> None:
 
 def _tag_images(manifests: Sequence[Manifest], name: str, tag: str) -> None:
     for manifest in manifests:
-        for container in containers_of(manifest):
-            if container["image"].partition(":")[0] == name:
-                container["image"] = f"{name}:{tag}"
-
-
-def containers_of(manifest: Manifest) -> list[dict[str, Any]]:
-    """The containers of a Job's pods, those that run beside them first."""
-    if manifest["kind"] != "Job":
-        return []
-    pod = manifest["spec"]["template"]["spec"]
-    return [*pod.get("initContainers", ()), *pod["containers"]]
+        for template, _ in templates_of(manifest):
+            for container in containers_of(template):
+                if container["image"].partition(":")[0] == name:
+                    container["image"] = f"{name}:{tag}"
 
 
 def _replace(manifests: Sequence[Manifest], row: Mapping[str, Any]) -> None:

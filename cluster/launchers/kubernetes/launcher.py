@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import yaml
 
@@ -13,14 +14,16 @@ from cluster import tables
 from cluster.launchers.base import Handle, Launcher
 from cluster.launchers.kubernetes import asked
 from cluster.launchers.kubernetes.changes import Changer
-from cluster.launchers.kubernetes.checks import check_before, examine
+from cluster.launchers.kubernetes.checks import RIGHTS, check_before, examine
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.kustomize import Manifest
+from cluster.launchers.kubernetes.pods import There
 from cluster.launchers.kubernetes.reading import Reader, list_runs
 from cluster.launchers.kubernetes.render import Search, render
-from cluster.launchers.kubernetes.spec import KubernetesSpec
+from cluster.launchers.kubernetes.spec import DEFAULT_IMAGE, KubernetesSpec
 from cluster.launchers.kubernetes.submission import submit
+from cluster.launchers.kubernetes.templates import Manifest
 from cluster.request import checked, read_here
+from cluster.secret import secret_of
 from hpo.errors import UsageError
 from hpo.run import SearchRequest, new_id
 from hpo.study import Study
@@ -34,22 +37,26 @@ class Kubernetes(Launcher):
         *("kubeconfig", "context", "namespace", "image", "worker_image", "pull_policy", "cpus"),
         *("memory", "gpu_resource", "storage", "storage_class", "queue", "priority", "spot"),
     )
+    # The kind of object that a run is, and its image where none is named.
+    owner: ClassVar[str] = "Job"
+    image: ClassVar[str] = DEFAULT_IMAGE
+    rights: ClassVar[Sequence[tuple[str, str, str]]] = RIGHTS
 
     def render(self, args: argparse.Namespace) -> int:
         """Prints the manifests as YAML, all but the Secret."""
-        search, _ = asked.search_of(args)
-        _print(render(search, KubernetesSpec.from_options(args)))
+        search, _ = self._asked(args)
+        _print(self._render(search, self._spec(args)))
         return 0
 
     def submit(self, args: argparse.Namespace) -> int:
         """Makes the run, or attaches to it, and prints its handle and what is next."""
-        spec = KubernetesSpec.from_options(args)
+        spec = self._spec(args)
         # Before the study is read for seconds.
-        search, request = asked.search_of(args)
+        search, request = self._asked(args)
         connection = None if args.dry_run else Connection(args)
         study, request = checked(args, request, read_here(args))
         search, request = _named(args, study, search, request)
-        manifests = render(search, spec)
+        manifests = self._render(search, spec)
         if connection is None:
             _print(manifests)
             return 0
@@ -58,7 +65,8 @@ class Kubernetes(Launcher):
             if not args.unchecked:
                 check_before(connection, manifests, spec)
 
-        made = submit(connection, search.id, manifests, request, check)
+        there = There(connection, search.id, self.owner)
+        made = submit(there, [*manifests, *self._secrets(search.id)], request, check)
         handle = Handle(self.scheme, connection.namespace, search.id)
         if not made:
             print(f"launch.py: run {search.id} was there already", file=sys.stderr)
@@ -69,13 +77,13 @@ class Kubernetes(Launcher):
 
     def list_runs(self, args: argparse.Namespace) -> int:
         """Prints the runs of the namespace."""
-        return list_runs(Connection(args), args.json)
+        return list_runs(Connection(args), self.scheme, self.owner, args.json)
 
     def doctor(self, args: argparse.Namespace) -> int:
         """Prints what the namespace has and lacks for a search."""
-        spec = KubernetesSpec.from_options(args)
-        probe = Search(id="doctor", study="digits")
-        found = examine(Connection(args), spec, render(probe, spec))
+        spec = self._spec(args)
+        manifests = self._render(Search(id="doctor", study="digits"), spec)
+        found = examine(Connection(args), spec, manifests, self.rights)
         if args.json:
             tables.print_json({**dict(found.rows), "missing": found.missing})
         else:
@@ -85,7 +93,8 @@ class Kubernetes(Launcher):
     def of_run(self, verb: str, handle: Handle, args: argparse.Namespace) -> int:
         """Does ``verb`` with a run."""
         connection = Connection(args, handle.where)
-        reader, changer = Reader(connection, handle), Changer(connection, handle)
+        reader = Reader(connection, handle, self.owner)
+        changer = self._changer(connection, handle)
         doing: dict[str, Callable[[argparse.Namespace], int]] = {
             "status": reader.status,
             "watch": reader.watch,
@@ -101,6 +110,23 @@ class Kubernetes(Launcher):
         if verb not in doing:
             raise UsageError(f"{verb} does not go with {handle}: {', '.join(doing)} do")
         return doing[verb](args)
+
+    def _asked(self, args: argparse.Namespace) -> tuple[Search, SearchRequest]:
+        """The search that was typed; UsageError for what cannot be done there."""
+        asked.check_engine(args)
+        return asked.search_of(args)
+
+    def _spec(self, args: argparse.Namespace) -> KubernetesSpec:
+        return KubernetesSpec.from_options(args, self.image)
+
+    def _render(self, search: Search, spec: KubernetesSpec) -> list[Manifest]:
+        return render(search, spec)
+
+    def _secrets(self, run_id: str) -> list[Manifest]:
+        return [secret_of(run_id)]
+
+    def _changer(self, connection: Connection, handle: Handle) -> Changer:
+        return Changer(connection, handle)
 
 
 def _print(manifests: Sequence[Manifest]) -> None:

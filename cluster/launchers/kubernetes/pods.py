@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.kustomize import Manifest
 from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, WORKER, object_name
+from cluster.launchers.kubernetes.templates import Manifest
 from hpo.errors import RunError
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
@@ -19,6 +19,7 @@ HOPELESS = {
     "InvalidImageName": "give a name such as registry.example/tunefleet:1",
     "CreateContainerConfigError": "see `kubectl describe pod`",
 }
+_PLACES = {"Job": "k8s", "RayJob": "rayjob"}
 # What an event's text says of what a person can do.
 _ADVICE = (
     ("insufficient nvidia.com/", "free GPUs, fewer workers, or another --gpu-resource"),
@@ -51,7 +52,10 @@ class PodState:
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """A run's two Jobs (None where they are gone) and its pods, the chief's first."""
+    """A run's objects (None where they are gone) and its pods, the chief's first.
+
+    ``chief`` is the chief's Job or the RayJob, ``worker`` the workers' Job where they have one.
+    """
 
     chief: Manifest | None
     worker: Manifest | None
@@ -65,18 +69,17 @@ class Standing:
     @property
     def ended(self) -> str:
         """How the chief's Job ended: "Complete", "Failed", or "" where it goes on."""
-        for condition in (self.chief or {}).get("status", {}).get("conditions", ()):
+        status = (self.chief or {}).get("status", {})
+        if (whole := status.get("jobDeploymentStatus")) in ("Complete", "Failed"):
+            return str(whole)
+        for condition in status.get("conditions", ()):
             if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
                 return str(condition["type"])
         return ""
 
     def serving(self, part: str = CHIEF) -> Manifest | None:
         """The pod of ``part`` whose main container runs; None where none does."""
-        for pod in self.pods:
-            running = pod["status"].get("containerStatuses", ())
-            if part_of(pod) == part and any("running" in row["state"] for row in running):
-                return pod
-        return None
+        return next((pod for pod in self.pods if part_of(pod) == part and _runs(pod)), None)
 
     def latest(self, part: str) -> Manifest | None:
         """The youngest pod of ``part``."""
@@ -84,17 +87,46 @@ class Standing:
         return max(made, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
 
 
-def look(connection: Connection, run_id: str) -> Standing:
-    """What there is of a run; RunError where nothing is."""
-    jobs = {job["metadata"]["name"]: job for job in connection.of_run("Job", run_id)}
-    chief = jobs.get(object_name(run_id, CHIEF))
-    if chief is None and connection.read("PersistentVolumeClaim", claim_of(run_id)) is None:
-        raise RunError(
-            f"no run {run_id!r} in namespace {connection.namespace}: "
-            f"see `launch.py list --on k8s --namespace {connection.namespace}`"
-        )
-    pods = sorted(connection.of_run("Pod", run_id), key=_order)
-    return Standing(chief, jobs.get(object_name(run_id, WORKER)), tuple(pods))
+def _runs(pod: Manifest) -> bool:
+    """Whether the pod's first container runs; KubeRay may put others beside it."""
+    main = pod["spec"]["containers"][0]["name"]
+    rows = pod["status"].get("containerStatuses", ())
+    return any(row["name"] == main and "running" in row["state"] for row in rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class There:
+    """A run on a cluster; ``owner`` is the kind of object that it is: Job or RayJob."""
+
+    connection: Connection
+    id: str
+    owner: str = "Job"
+
+    @property
+    def owner_name(self) -> str:
+        """The name of the chief's Job, or of the RayJob."""
+        return owner_name(self.owner, self.id)
+
+    def look(self) -> Standing:
+        """What there is of it; RunError where nothing is."""
+        made = {row["metadata"]["name"]: row for row in self.connection.of_run(self.owner, self.id)}
+        chief = made.get(self.owner_name)
+        if (
+            chief is None
+            and self.connection.read("PersistentVolumeClaim", claim_of(self.id)) is None
+        ):
+            place = _PLACES[self.owner]
+            raise RunError(
+                f"no run {self.id!r} in namespace {self.connection.namespace}: "
+                f"see `launch.py list --on {place} --namespace {self.connection.namespace}`"
+            )
+        pods = sorted(self.connection.of_run("Pod", self.id), key=_order)
+        return Standing(chief, made.get(object_name(self.id, WORKER)), tuple(pods))
+
+
+def owner_name(owner: str, run_id: str) -> str:
+    """The name of the object of the kind ``owner`` that a run is."""
+    return object_name(run_id, CHIEF if owner == "Job" else "")
 
 
 def claim_of(run_id: str) -> str:
@@ -183,11 +215,14 @@ def hopeless(standing: Standing) -> str:
     return ""
 
 
-def refused_pods(connection: Connection, run_id: str) -> str:
-    """Why the cluster makes no pods of a run's Jobs, in its own words; "" where it does."""
-    names = {object_name(run_id, CHIEF), object_name(run_id, WORKER)}
-    fields = "involvedObject.kind=Job,reason=FailedCreate"
-    for event in sorted(connection.every("Event", field_selector=fields), key=_time, reverse=True):
-        if event["involvedObject"]["name"] in names:
+def refused_pods(there: There) -> str:
+    """Why the cluster makes no pods of a run's objects, in its own words; "" where it does."""
+    begins = object_name(there.id)
+    fields = "type=Warning,involvedObject.kind!=Pod"
+    events = there.connection.every("Event", field_selector=fields)
+    for event in sorted(events, key=_time, reverse=True):
+        name = event["involvedObject"]["name"]
+        makes_none = str(event["reason"]).startswith(("FailedCreate", "FailedToCreate", "Invalid"))
+        if makes_none and (name == begins or name.startswith(f"{begins}-")):
             return str(event["message"])
     return ""

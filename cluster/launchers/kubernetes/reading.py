@@ -18,10 +18,10 @@ from cluster.launchers.kubernetes import pods as pods_of
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.forward import Forward
 from cluster.launchers.kubernetes.inside import execute
-from cluster.launchers.kubernetes.kustomize import Manifest
-from cluster.launchers.kubernetes.pods import Standing, advice, look, part_of, reason_of
-from cluster.launchers.kubernetes.render import CHIEF, NAME
+from cluster.launchers.kubernetes.pods import Standing, There, advice, part_of, reason_of
+from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, INSTANCE, NAME
 from cluster.launchers.kubernetes.submission import chief_request, request_of
+from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer
 from cluster.launchers.outline import SHORT
 from cluster.launchers.outline import outline as outline_of
@@ -39,12 +39,13 @@ _BACK_S = 120.0
 class Reader:
     """What can be read of one run, wherever its folder is mounted just now."""
 
-    def __init__(self, connection: Connection, handle: Handle) -> None:
+    def __init__(self, connection: Connection, handle: Handle, owner: str) -> None:
         self._connection, self._handle = connection, handle
+        self._there = There(connection, handle.id, owner)
 
     def status(self, args: argparse.Namespace) -> int:
         """Prints where the run stands, and its pods."""
-        standing = look(self._connection, self._handle.id)
+        standing = self._there.look()
         rows = pods_of.states(self._connection, standing)
         found = self._status_inside(standing)
         if args.json:
@@ -71,7 +72,7 @@ class Reader:
             pod = self._pod()
             with contextlib.suppress(PlaceError):
                 status = self._do(pod, ["watch"], ["--json"] if args.json else [])
-                standing = look(self._connection, self._handle.id)
+                standing = self._there.look()
                 # A chief that is moved leaves with its work undone, and another follows.
                 if status != 75 or standing.suspended or standing.ended:
                     return status
@@ -80,9 +81,10 @@ class Reader:
     def logs(self, args: argparse.Namespace) -> int:
         """Prints the log of a pod, or of a trial."""
         which = args.which or CHIEF
-        standing = look(self._connection, self._handle.id)
+        standing = self._there.look()
         pod = standing.latest(which)
-        if pod is None:
+        # What a pod on KubeRay prints is Ray's; the search's own logs lie in its folder.
+        if pod is None or self._there.owner != "Job":
             more = [which, "-f"] if args.follow else [which]
             return self.do("logs", args, *more)
         try:
@@ -139,18 +141,18 @@ class Reader:
         return found
 
     def _from_outside(self, standing: Standing) -> dict[str, Any]:
-        request = chief_request(self._connection, self._handle.id)
+        request = chief_request(self._there)
         return outline(self._handle.id, standing.chief, request)
 
     def _pod(self, standing: Standing | None = None, patience_s: float = _BACK_S) -> Manifest:
         """The pod that has the run's folder; PlaceError where there will be none for now."""
         deadline = time.monotonic() + patience_s
         while True:
-            standing = standing or look(self._connection, self._handle.id)
+            standing = standing or self._there.look()
             if pod := standing.serving():
                 return pod
             if self._is_idle(standing):
-                return ensure_viewer(self._connection, self._handle.id, standing)
+                return ensure_viewer(self._there, standing)
             if time.monotonic() >= deadline or pods_of.hopeless(standing):
                 raise PlaceError(f"run {self._handle.id} has no chief: {self._why_none(standing)}")
             time.sleep(_LOOK_S)
@@ -167,7 +169,7 @@ class Reader:
     def _why_none(self, standing: Standing) -> str:
         pod = standing.latest(CHIEF)
         words = reason_of(pod) if pod else ""
-        words = words or pods_of.refused_pods(self._connection, self._handle.id)
+        words = words or pods_of.refused_pods(self._there)
         if not words:
             return "its pod has yet to start"
         return ": ".join(filter(None, (words, advice(words))))
@@ -231,20 +233,19 @@ def outline(run_id: str, chief: Manifest | None, request: SearchRequest | None) 
     return outline_of(run_id, state, request)
 
 
-def list_runs(connection: Connection, as_json: bool) -> int:
-    """Prints the runs of a namespace by their chiefs' Jobs; nothing of them is started."""
-    labels = f"{NAME}=tunefleet"
+def list_runs(connection: Connection, scheme: str, owner: str, as_json: bool) -> int:
+    """Prints the runs of a namespace by what their chiefs are; nothing of them is started."""
     chiefs = [
-        job
-        for job in connection.every("Job", labels)
-        if job["metadata"]["labels"].get("app.kubernetes.io/component") == CHIEF
+        made
+        for made in connection.every(owner, f"{NAME}=tunefleet")
+        if made["metadata"]["labels"].get(COMPONENT) == CHIEF
     ]
-    chiefs.sort(key=lambda job: job["metadata"]["creationTimestamp"])
-    found = [_short(job) for job in chiefs]
+    chiefs.sort(key=lambda made: made["metadata"]["creationTimestamp"])
+    found = [_short(made) for made in chiefs]
     if as_json:
         tables.print_json(found)
     elif found:
-        rows = [(f"k8s://{connection.namespace}/{row['id']}", *_cells(row)) for row in found]
+        rows = [(f"{scheme}://{connection.namespace}/{row['id']}", *_cells(row)) for row in found]
         tables.print_table(("run", "state", "study", "engine", "sampler"), rows)
     else:
         connection.namespace_labels()
@@ -256,7 +257,7 @@ def _cells(row: dict[str, Any]) -> Iterator[str]:
     yield from (str(row[name] or "") for name in ("state", "study", "engine", "sampler"))
 
 
-def _short(job: Manifest) -> dict[str, Any]:
-    run_id = job["metadata"]["labels"]["app.kubernetes.io/instance"]
-    whole = outline(run_id, job, request_of(job))
+def _short(made: Manifest) -> dict[str, Any]:
+    run_id = made["metadata"]["labels"][INSTANCE]
+    whole = outline(run_id, made, request_of(made))
     return {name: whole[name] for name in SHORT}

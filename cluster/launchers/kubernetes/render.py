@@ -6,10 +6,11 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
-from cluster.launchers.kubernetes.kustomize import Manifest, Overlay, Patch, build
+from cluster.launchers.kubernetes.kustomize import Overlay, Patch, build
+from cluster.launchers.kubernetes.patches import Change, added, escaped, replaced, variable
 from cluster.launchers.kubernetes.spec import GPU, KubernetesSpec
+from cluster.launchers.kubernetes.templates import Manifest
 from hpo import env
 from hpo.errors import StudyError
 
@@ -24,8 +25,6 @@ MOST_BYTES = 1_000_000
 # So much of the grace period is left to write what there is, once trials were put back.
 _TO_WRITE_S = 20
 _CONTAINER = "/spec/template/spec/containers/0"
-
-Change = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +45,11 @@ def object_name(run_id: str, part: str = "") -> str:
     return "-".join(filter(None, ("tunefleet", run_id, part)))
 
 
+def is_chief(manifest: Manifest) -> bool:
+    """Whether an object is of a run's chief."""
+    return bool(manifest["metadata"]["labels"].get(COMPONENT) == CHIEF)
+
+
 def render(search: Search, spec: KubernetesSpec) -> list[Manifest]:
     """All objects of a search but its Secret, which is made when it is submitted.
 
@@ -53,16 +57,21 @@ def render(search: Search, spec: KubernetesSpec) -> list[Manifest]:
     """
     overlay = Overlay(
         instance={"id": search.id, "study": search.study},
-        components=_components(spec),
-        patches=[*_chief(search, spec), *_workers(spec), *_both(search, spec), *_volume(spec)],
+        components=[f"components/{name}" for name in _components(spec)],
+        patches=[
+            *_chief(search, spec),
+            *_workers(spec),
+            *_both(search, spec),
+            *volume_patches(spec),
+        ],
     )
     made = build(overlay)
-    return [_files(search), *made] if search.files else made
+    return [config_map(search), *made] if search.files else made
 
 
 def _components(spec: KubernetesSpec) -> list[str]:
     chosen = {"gpu": spec.gpus > 0, "spot": spec.spot, "kueue": spec.queue is not None}
-    return [name for name, is_chosen in chosen.items() if is_chosen]
+    return ["instance", *(name for name, is_chosen in chosen.items() if is_chosen)]
 
 
 def _of(part: str, changes: Sequence[Change]) -> Patch:
@@ -72,24 +81,24 @@ def _of(part: str, changes: Sequence[Change]) -> Patch:
 def _chief(search: Search, spec: KubernetesSpec) -> list[Patch]:
     # The base ends with an option of its own: --trials.
     changes = [{"op": "remove", "path": f"{_CONTAINER}/args/4"}]
-    changes += [_add(f"{_CONTAINER}/args/-", _literal(text)) for text in search.options]
+    changes += [added(f"{_CONTAINER}/args/-", _literal(text)) for text in search.options]
     tensorboard = "/spec/template/spec/initContainers/0"
-    changes += [_set(f"{part}/image", spec.image) for part in (_CONTAINER, tensorboard)]
+    changes += [replaced(f"{part}/image", spec.image) for part in (_CONTAINER, tensorboard)]
     if spec.pull_policy:
-        changes.append(_add(f"{tensorboard}/imagePullPolicy", spec.pull_policy))
+        changes.append(added(f"{tensorboard}/imagePullPolicy", spec.pull_policy))
     return [_of(CHIEF, changes)]
 
 
 def _workers(spec: KubernetesSpec) -> list[Patch]:
     # Both together, always: an Indexed Job scales only so.
-    changes = [_set(f"/spec/{name}", spec.workers) for name in ("parallelism", "completions")]
-    changes.append(_set(f"{_CONTAINER}/image", spec.worker_image))
+    changes = [replaced(f"/spec/{name}", spec.workers) for name in ("parallelism", "completions")]
+    changes.append(replaced(f"{_CONTAINER}/image", spec.worker_image))
     resources = f"{_CONTAINER}/resources"
     if spec.cpus:
-        changes.append(_set(f"{resources}/requests/cpu", spec.cpus))
+        changes.append(replaced(f"{resources}/requests/cpu", spec.cpus))
     if spec.memory:
         for kind in ("requests", "limits"):
-            changes.append(_set(f"{resources}/{kind}/memory", spec.memory))
+            changes.append(replaced(f"{resources}/{kind}/memory", spec.memory))
     if spec.gpus:
         changes += _gpus(spec, f"{resources}/limits/")
     return [_of(WORKER, changes)]
@@ -98,48 +107,49 @@ def _workers(spec: KubernetesSpec) -> list[Patch]:
 def _gpus(spec: KubernetesSpec, limits: str) -> list[Change]:
     """More of them, or of another kind, than the component asks for."""
     changes: list[Change] = []
-    named = limits + _escaped(spec.gpu_resource)
+    named = limits + escaped(spec.gpu_resource)
     if spec.gpu_resource != GPU:
-        changes.append({"op": "move", "from": limits + _escaped(GPU), "path": named})
+        changes.append({"op": "move", "from": limits + escaped(GPU), "path": named})
     if spec.gpus > 1:
         device = ",".join(f"gpu:{number}" for number in range(spec.gpus))
-        changes.append(_set(named, str(spec.gpus)))
+        changes.append(replaced(named, str(spec.gpus)))
         # The component put it behind all others.
-        changes += _variable(7, env.DEVICE, device)
+        changes += variable(_CONTAINER, 7, env.DEVICE, device)
     return changes
 
 
 def _both(search: Search, spec: KubernetesSpec) -> list[Patch]:
     changes: list[Change] = []
     if spec.pull_policy:
-        changes.append(_add(f"{_CONTAINER}/imagePullPolicy", spec.pull_policy))
+        changes.append(added(f"{_CONTAINER}/imagePullPolicy", spec.pull_policy))
     if spec.priority:
-        changes.append(_add("/spec/template/spec/priorityClassName", spec.priority))
+        changes.append(added("/spec/template/spec/priorityClassName", spec.priority))
     if spec.queue:
-        changes.append(_set("/metadata/labels/kueue.x-k8s.io~1queue-name", spec.queue))
-    grace_s = math.ceil(spec.grace_s + spec.lease_s / 3) + _TO_WRITE_S
-    changes.append(_set("/spec/template/spec/terminationGracePeriodSeconds", grace_s))
+        changes.append(replaced("/metadata/labels/kueue.x-k8s.io~1queue-name", spec.queue))
+    changes.append(replaced("/spec/template/spec/terminationGracePeriodSeconds", patience_s(spec)))
     if search.files:
-        changes += _mounts(search)
+        changes += mounts(search, "/spec/template/spec")
     if spec.data_dir:
-        changes.append(_add(f"{_CONTAINER}/env/-", {"name": env.DATA_DIR, "value": spec.data_dir}))
+        changes.append(added(f"{_CONTAINER}/env/-", {"name": env.DATA_DIR, "value": spec.data_dir}))
     own = [
-        _of(part, _variable(number, env.GRACE, f"{spec.grace_s:g}"))
+        _of(part, variable(_CONTAINER, number, env.GRACE, f"{spec.grace_s:g}"))
         for part, number in ((CHIEF, 8), (WORKER, 6))
     ]
     return [*own, Patch("Job", changes)]
 
 
-def _variable(number: int, name: str, value: str) -> list[Change]:
-    """Another value for a variable; its place in the base is checked on the way."""
-    place = f"{_CONTAINER}/env/{number}"
-    return [{"op": "test", "path": f"{place}/name", "value": name}, _set(f"{place}/value", value)]
+def patience_s(spec: KubernetesSpec) -> int:
+    """How long a pod is given to leave: until its trials are put back, and some to write."""
+    return math.ceil(spec.grace_s + spec.lease_s / 3) + _TO_WRITE_S
 
 
-def _mounts(search: Search) -> list[Change]:
-    """The study's files, each by itself: a folder of them would be links that change."""
+def mounts(search: Search, pod: str) -> list[Change]:
+    """The study's files in the first container of the pod at the path ``pod``.
+
+    Each by itself: a folder of them would be links that change.
+    """
     volume = {"name": "study", "configMap": {"name": object_name(search.id, "study")}}
-    changes = [_add("/spec/template/spec/volumes/-", volume)]
+    changes = [added(f"{pod}/volumes/-", volume)]
     for name in search.files:
         mount = {
             "name": "study",
@@ -147,20 +157,22 @@ def _mounts(search: Search) -> list[Change]:
             "subPath": name,
             "readOnly": True,
         }
-        changes.append(_add(f"{_CONTAINER}/volumeMounts/-", mount))
+        changes.append(added(f"{pod}/containers/0/volumeMounts/-", mount))
     return changes
 
 
-def _volume(spec: KubernetesSpec) -> list[Patch]:
+def volume_patches(spec: KubernetesSpec) -> list[Patch]:
+    """Another size or class for the run's volume."""
     changes: list[Change] = []
     if spec.storage:
-        changes.append(_set("/spec/resources/requests/storage", spec.storage))
+        changes.append(replaced("/spec/resources/requests/storage", spec.storage))
     if spec.storage_class:
-        changes.append(_add("/spec/storageClassName", spec.storage_class))
+        changes.append(added("/spec/storageClassName", spec.storage_class))
     return [Patch("PersistentVolumeClaim", changes)]
 
 
-def _files(search: Search) -> Manifest:
+def config_map(search: Search) -> Manifest:
+    """What a person's own files travel in; StudyError where they are too big for one."""
     size = sum(len(text.encode()) for text in search.files.values())
     if size > MOST_BYTES:
         raise StudyError(
@@ -174,19 +186,6 @@ def _files(search: Search) -> Manifest:
         "metadata": {"name": object_name(search.id, "study"), "labels": labels},
         "data": dict(search.files),
     }
-
-
-def _set(path: str, value: Any) -> Change:
-    return {"op": "replace", "path": path, "value": value}
-
-
-def _add(path: str, value: Any) -> Change:
-    return {"op": "add", "path": path, "value": value}
-
-
-def _escaped(name: str) -> str:
-    """A name as a part of a JSON pointer."""
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 def _literal(text: str) -> str:

@@ -45,14 +45,16 @@ class KubernetesSpec:
     data_dir: str | None = None
 
     @classmethod
-    def from_options(cls, args: argparse.Namespace) -> KubernetesSpec:
+    def from_options(
+        cls, args: argparse.Namespace, default_image: str = DEFAULT_IMAGE
+    ) -> KubernetesSpec:
         """The spec that was typed; UsageError where a part of it cannot be."""
         for option, pattern, right in _FORMS:
             typed = getattr(args, option)
             if typed is not None and not pattern.fullmatch(typed):
                 raise UsageError(f"--{option.replace('_', '-')} {typed!r}: give {right}")
         gpus = args.gpus_per_worker or 0
-        image = args.image or DEFAULT_IMAGE
+        image = args.image or default_image
         return cls(
             workers=args.workers or DEFAULT_WORKERS,
             gpus=gpus,

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.kustomize import Manifest
-from cluster.launchers.kubernetes.pods import claim_of, hopeless, look, refused_pods
-from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, object_name
+from cluster.launchers.kubernetes.pods import There, claim_of, hopeless, refused_pods
+from cluster.launchers.kubernetes.render import is_chief
+from cluster.launchers.kubernetes.templates import Manifest, templates_of
 from cluster.launchers.kubernetes.viewer import IMAGE
-from cluster.secret import secret_of
 from hpo.errors import PlaceError, RunError, TuneFleetError
 from hpo.run import SearchRequest
 
@@ -23,12 +22,11 @@ _LOOK_S = 0.5
 _FIRST_LOOK_S = 15.0
 # The volume claim first: whoever makes it makes the run. The Jobs last, when all is there.
 _ORDER = ("PersistentVolumeClaim", "Secret", "ConfigMap", "ServiceAccount", "NetworkPolicy")
-_LAST = ("Service", "PodDisruptionBudget", "Job")
+_LAST = ("Service", "PodDisruptionBudget", "ServiceMonitor", "Job", "RayJob")
 
 
 def submit(
-    connection: Connection,
-    run_id: str,
+    there: There,
     manifests: Sequence[Manifest],
     request: SearchRequest,
     check: Callable[[], None],
@@ -39,12 +37,12 @@ def submit(
     where the id is another request's, and takes everything back where a part is refused or
     no pod can start.
     """
-    attached = _is_there(connection, run_id, request)
+    connection = there.connection
+    attached = _is_there(there, request)
     if not attached:
         check()
     notes = {REQUEST: json.dumps(dataclasses.asdict(request)), IMAGE: _image(manifests)}
-    marked = [_marked(manifest, notes) for manifest in manifests]
-    ordered = sorted([*marked, secret_of(run_id)], key=_place)
+    ordered = sorted([_marked(manifest, notes) for manifest in manifests], key=_place)
     # An object that the cluster refuses is found before the first is made.
     for manifest in ordered:
         connection.create(manifest, dry_run=True)
@@ -55,9 +53,9 @@ def submit(
                 made.append(manifest)
             elif manifest["kind"] == "PersistentVolumeClaim":
                 # Of two at once, one makes it; the other attaches.
-                attached = _is_there(connection, run_id, request)
+                attached = _is_there(there, request)
         if made:
-            _await_start(connection, run_id)
+            _await_start(there)
     except BaseException:
         if not attached:
             _take_back(connection, made)
@@ -70,17 +68,14 @@ def _place(manifest: Manifest) -> int:
 
 
 def _image(manifests: Sequence[Manifest]) -> str:
-    (chief,) = [
-        m
-        for m in manifests
-        if m["metadata"]["labels"].get(COMPONENT) == CHIEF and m["kind"] == "Job"
-    ]
-    return str(chief["spec"]["template"]["spec"]["containers"][0]["image"])
+    (chief,) = [m for m in manifests if templates_of(m) and is_chief(m)]
+    template, _ = templates_of(chief)[0]
+    return str(template["spec"]["containers"][0]["image"])
 
 
 def _marked(manifest: Manifest, notes: dict[str, str]) -> Manifest:
     """The manifest with ``notes`` on it, where it outlives a submission."""
-    if manifest["kind"] not in ("Job", "PersistentVolumeClaim"):
+    if manifest["kind"] not in ("Job", "RayJob", "PersistentVolumeClaim"):
         return manifest
     metadata = manifest["metadata"]
     annotations = {**metadata.get("annotations", {}), **notes}
@@ -93,8 +88,9 @@ def request_of(manifest: Manifest) -> SearchRequest | None:
     return SearchRequest(**json.loads(text)) if text else None
 
 
-def _is_there(connection: Connection, run_id: str, request: SearchRequest) -> bool:
+def _is_there(there: There, request: SearchRequest) -> bool:
     """Whether the run was made before; RunError where that was another one."""
+    connection, run_id = there.connection, there.id
     found = connection.read("PersistentVolumeClaim", claim_of(run_id))
     if found is None:
         return False
@@ -111,16 +107,16 @@ def _is_there(connection: Connection, run_id: str, request: SearchRequest) -> bo
     return True
 
 
-def _await_start(connection: Connection, run_id: str) -> None:
+def _await_start(there: There) -> None:
     """Looks whether pods start; PlaceError where they cannot without another request."""
     deadline = time.monotonic() + _FIRST_LOOK_S
     while time.monotonic() < deadline:
-        standing = look(connection, run_id)
+        standing = there.look()
         if words := hopeless(standing):
             raise PlaceError(f"{words} (nothing was left in the cluster)")
         if standing.serving() or standing.ended or standing.suspended:
             return
-        if not standing.pods and (words := refused_pods(connection, run_id)):
+        if not standing.pods and (words := refused_pods(there)):
             raise PlaceError(f"{words} (nothing was left in the cluster)")
         time.sleep(_LOOK_S)
 
@@ -134,14 +130,11 @@ def _take_back(connection: Connection, made: Sequence[Manifest]) -> None:
             continue
 
 
-def chief_request(connection: Connection, run_id: str) -> SearchRequest | None:
-    """The request of a run, from its chief's Job or its volume claim."""
-    for kind, name in (("Job", object_name(run_id, CHIEF)), _claim(run_id)):
-        found = connection.read(kind, name)
+def chief_request(there: There) -> SearchRequest | None:
+    """The request of a run, from its chief's Job, its RayJob or its volume claim."""
+    claim = "PersistentVolumeClaim", claim_of(there.id)
+    for kind, name in ((there.owner, there.owner_name), claim):
+        found = there.connection.read(kind, name)
         if found and (request := request_of(found)):
             return request
     return None
-
-
-def _claim(run_id: str) -> tuple[str, str]:
-    return "PersistentVolumeClaim", claim_of(run_id)

@@ -6,10 +6,10 @@ import time
 
 import yaml
 
-from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.kustomize import FILES, Manifest
-from cluster.launchers.kubernetes.pods import Standing, advice, claim_of, look, reason_of
+from cluster.launchers.kubernetes.kustomize import FILES
+from cluster.launchers.kubernetes.pods import Standing, There, advice, claim_of, reason_of
 from cluster.launchers.kubernetes.render import INSTANCE, object_name
+from cluster.launchers.kubernetes.templates import Manifest, templates_of
 from hpo.errors import PlaceError, RunError
 
 VIEWER = "viewer"
@@ -37,22 +37,22 @@ def viewer_of(run_id: str, image: str, pull_policy: str | None) -> Manifest:
     return pod
 
 
-def ensure_viewer(connection: Connection, run_id: str, standing: Standing) -> Manifest:
+def ensure_viewer(there: There, standing: Standing) -> Manifest:
     """The viewer, running; it is made where there is none.
 
     Raises PlaceError where it does not start.
     """
-    name = object_name(run_id, VIEWER)
+    name = object_name(there.id, VIEWER)
     found = standing.latest(VIEWER)
     if found and found["status"].get("phase") in ("Succeeded", "Failed"):
-        remove_viewer(connection, run_id)
+        remove_viewer(there)
         found = None
     if found is None:
-        image, policy = _image(connection, run_id, standing)
-        connection.create(viewer_of(run_id, image, policy))
+        image, policy = _image(there, standing)
+        there.connection.create(viewer_of(there.id, image, policy))
     deadline = time.monotonic() + _START_S
     while True:
-        standing = look(connection, run_id)
+        standing = there.look()
         if pod := standing.serving(VIEWER):
             return pod
         pod = standing.latest(VIEWER)
@@ -65,19 +65,20 @@ def ensure_viewer(connection: Connection, run_id: str, standing: Standing) -> Ma
         time.sleep(_LOOK_S)
 
 
-def remove_viewer(connection: Connection, run_id: str) -> None:
+def remove_viewer(there: There) -> None:
     """Takes the viewer away, so that a chief can have the volume."""
-    name = object_name(run_id, VIEWER)
-    connection.delete("Pod", name, grace_s=5)
-    connection.await_gone("Pod", name, _GONE_S)
+    name = object_name(there.id, VIEWER)
+    there.connection.delete("Pod", name, grace_s=5)
+    there.connection.await_gone("Pod", name, _GONE_S)
 
 
-def _image(connection: Connection, run_id: str, standing: Standing) -> tuple[str, str | None]:
+def _image(there: There, standing: Standing) -> tuple[str, str | None]:
     if standing.chief:
-        (container,) = standing.chief["spec"]["template"]["spec"]["containers"]
+        template, _ = templates_of(standing.chief)[0]
+        container = template["spec"]["containers"][0]
         return container["image"], container.get("imagePullPolicy")
-    claim = connection.read("PersistentVolumeClaim", claim_of(run_id))
+    claim = there.connection.read("PersistentVolumeClaim", claim_of(there.id))
     image = (claim or {"metadata": {}})["metadata"].get("annotations", {}).get(IMAGE)
     if not image:
-        raise RunError(f"run {run_id!r} was applied by hand and its Jobs are gone: apply it again")
+        raise RunError(f"run {there.id!r} was applied by hand and is gone: apply it again")
     return image, None

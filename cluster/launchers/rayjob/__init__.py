@@ -1,0 +1,1 @@
+"""KubeRay as a place: a RayJob, on whose head the search runs by engine `ray`."""

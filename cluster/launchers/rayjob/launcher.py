@@ -1,0 +1,55 @@
+"""KubeRay as a place to search in."""
+
+from __future__ import annotations
+
+import argparse
+
+from cluster import options
+from cluster.launchers.base import Handle
+from cluster.launchers.kubernetes import asked
+from cluster.launchers.kubernetes.checks import RAY_RIGHTS
+from cluster.launchers.kubernetes.connection import Connection
+from cluster.launchers.kubernetes.launcher import Kubernetes
+from cluster.launchers.kubernetes.render import Search
+from cluster.launchers.kubernetes.spec import KubernetesSpec
+from cluster.launchers.kubernetes.templates import Manifest
+from cluster.launchers.rayjob.changes import RayChanger
+from cluster.launchers.rayjob.render import KIND, LONGEST_ID, render
+from hpo.errors import UsageError
+from hpo.run import SearchRequest
+
+_ENGINE = "ray"
+
+
+class RayJob(Kubernetes):
+    """A RayJob: KubeRay makes a Ray cluster for one search, and takes it away."""
+
+    scheme = "rayjob"
+    owner = KIND
+    image = "tunefleet-ray:1"
+    rights = RAY_RIGHTS
+
+    def _asked(self, args: argparse.Namespace) -> tuple[Search, SearchRequest]:
+        typed = options.typed_again(args.arguments).get("--engine", [_ENGINE])
+        if typed != [_ENGINE]:
+            raise UsageError(
+                f"engine {typed[-1]} does not run on a Ray cluster: take --engine ray, or --on k8s"
+            )
+        args.engine = _ENGINE
+        search, request = asked.search_of(args)
+        if len(search.id) > LONGEST_ID and args.id:
+            raise UsageError(
+                f"id {search.id!r} has {len(search.id)} letters, and KubeRay takes {LONGEST_ID}: "
+                "give a shorter --id"
+            )
+        return search, request
+
+    def _render(self, search: Search, spec: KubernetesSpec) -> list[Manifest]:
+        return render(search, spec)
+
+    def _secrets(self, run_id: str) -> list[Manifest]:
+        # KubeRay makes Ray's token; the search's own never leaves the head.
+        return []
+
+    def _changer(self, connection: Connection, handle: Handle) -> RayChanger:
+        return RayChanger(connection, handle)
