@@ -131,6 +131,11 @@ class _WithoutFailed(optuna.storages.InMemoryStorage):
         kept = [trial for trial in every if trial.state is not State.FAIL]
         return copy.deepcopy(kept) if deepcopy else kept
 
+    def get_n_trials(self, study_id: int, state: tuple[State, ...] | State | None = None) -> int:
+        """How many trials there are, with those that failed: their numbers are taken."""
+        states = (state,) if isinstance(state, State) else state
+        return len(super().get_all_trials(study_id, deepcopy=False, states=states))
+
 
 # A study must have a sampler; each draft brings its own.
 _NOBODY = optuna.samplers.RandomSampler()
