@@ -1,4 +1,4 @@
-"""A search as a child of another verb: `launch.py run` as a person would type it."""
+"""A search as a child of another verb: `launch.py` as a person would type it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 LAUNCH = pathlib.Path(__file__).resolve().parent.parent / "launch.py"
 
 
-def search(arguments: Sequence[str], log: pathlib.Path) -> int:
+def launch(arguments: Sequence[str], log: pathlib.Path) -> int:
     """Runs `launch.py` with ``arguments``; what it says is added to ``log``.
 
     Answers its exit status. A signal that ends this process lets the search end as it would
@@ -36,6 +36,11 @@ def search(arguments: Sequence[str], log: pathlib.Path) -> int:
             raise
 
 
+def search(arguments: Sequence[str], runs: pathlib.Path, log: pathlib.Path) -> int:
+    """Searches here by `launch.py run` with ``arguments``; see :func:`launch`."""
+    return launch(["run", *arguments, "--runs", str(runs)], log)
+
+
 def last_words(log: pathlib.Path) -> str:
     """The last line that was said, for a message about a search that failed."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -45,7 +50,7 @@ def last_words(log: pathlib.Path) -> str:
 
 def how_to_train(args: argparse.Namespace) -> list[str]:
     """The options of another verb that its searches are started with."""
-    words = ["--runs", str(args.runs)]
+    words: list[str] = []
     options = {
         "--epochs": args.epochs,
         "--train-examples": args.train_examples,

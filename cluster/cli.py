@@ -26,6 +26,8 @@ class Verb:
     module: str
     help: str
     add_options: Callable[[Parser], None]
+    # It goes to other places by itself, where the others are done by `cluster.verbs.elsewhere`.
+    travels: bool = False
 
 
 def _run(parser: Parser) -> None:
@@ -149,10 +151,15 @@ def _benchmark(parser: Parser) -> None:
     options.benchmark(parser)
     options.data_dir(parser)
     options.json_output(parser)
+    options.elsewhere(parser, required=False)
+    options.pods(parser)
+    options.cluster(parser)
+    options.ray(parser)
 
 
 def _report(parser: Parser) -> None:
-    parser.add_argument("run", nargs="+", metavar="RUN", help="runs' ids, or a benchmark's")
+    parser.add_argument("run", nargs="+", metavar="RUN", help="runs, or a benchmark's id")
+    options.cluster(parser, with_namespace=False)
     out = "the report's folder (RUN/report)"
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help=out)
     options.json_output(parser)
@@ -174,8 +181,8 @@ VERBS = {
     "export": Verb("exporting", "the winner's model, with how it came about", _export),
     "logs": Verb("reading", "the chief's, a worker's or a trial's log", _logs),
     "tensorboard": Verb("tensorboard", "open TensorBoard HParams", _tensorboard),
-    "benchmark": Verb("benchmark", "which search is worth its hours", _benchmark),
-    "report": Verb("report", "tables and pictures, as a page", _report),
+    "benchmark": Verb("benchmark", "which search is worth its hours", _benchmark, travels=True),
+    "report": Verb("report", "tables and pictures, as a page", _report, travels=True),
     "record": Verb("recording", "learning curves, kept for replay", _record),
     "check": Verb("checking", "is a study sound, and what is supported", _check),
     "doctor": Verb("checking", "what this machine, or another place, lacks", _doctor),
@@ -225,7 +232,7 @@ def _dispatch(arguments: list[str]) -> int:
     parsed = parser.parse_all(rest)
     parsed.arguments = rest
     function = name if name != "list" else "list_runs"
-    module = _module("elsewhere" if _is_elsewhere(parsed) else verb.module)
+    module = _module("elsewhere" if _is_elsewhere(parsed) and not verb.travels else verb.module)
     if module.__name__ != f"cluster.verbs.{verb.module}" and hasattr(parsed, "run"):
         return int(module.of_run(name, parsed))
     return int(getattr(module, function)(parsed))

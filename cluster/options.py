@@ -298,9 +298,19 @@ def limit_names() -> list[str]:
 
 def size_again(args: argparse.Namespace) -> list[str]:
     """The options of :func:`size` that were typed, for another `launch.py`."""
-    names = ("workers", "gpus_per_worker", "data_dir", "grace")
-    given = ((name, getattr(args, name)) for name in names)
-    return [f"--{name.replace('_', '-')}={value}" for name, value in given if value is not None]
+    return typed(args, ("workers", "gpus_per_worker", "data_dir", "grace"))
+
+
+def typed(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
+    """Those of the options ``names`` that were typed, for another `launch.py`."""
+    found = []
+    for name in names:
+        value, option = getattr(args, name), f"--{name.replace('_', '-')}"
+        if value is True:
+            found.append(option)
+        elif value is not None and value is not False:
+            found.append(f"{option}={value}")
+    return found
 
 
 def typed_again(arguments: Sequence[str]) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import argparse
 import dataclasses
+import pathlib
 import re
 from typing import ClassVar
 
@@ -67,6 +68,8 @@ class Launcher(abc.ABC):
     scheme: ClassVar[str]
     # The options that only this place has, as the parsed arguments name them.
     takes: ClassVar[tuple[str, ...]]
+    # The engine of a search there where none is named.
+    engine: ClassVar[str] = "keras-tuner"
 
     @abc.abstractmethod
     def render(self, args: argparse.Namespace) -> int:
@@ -87,6 +90,10 @@ class Launcher(abc.ABC):
     @abc.abstractmethod
     def of_run(self, verb: str, handle: Handle, args: argparse.Namespace) -> int:
         """Does ``verb`` with the run ``handle``."""
+
+    @abc.abstractmethod
+    def fetch(self, handle: Handle, args: argparse.Namespace, folder: pathlib.Path) -> None:
+        """Copies the run's ledger, as it is now, into ``folder``: to read, it is a run here."""
 
 
 def load_launcher(place: str) -> Launcher:

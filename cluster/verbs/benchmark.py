@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster import tables
+from cluster.launchers.base import launcher_for, load_launcher
 from cluster.searches import Searches
 from hpo import env
 from hpo.errors import UsageError
@@ -35,6 +36,11 @@ _MOST_SHARED = 5
 
 def benchmark(args: argparse.Namespace) -> int:
     """Compares searches; answers 1 where some of them failed."""
+    if args.on and (args.published or args.replay):
+        raise UsageError("--on goes with a STUDY: the others run here")
+    if args.on:
+        # Before anything is read: an option of another place, a place that nobody knows.
+        launcher_for(args.on, args)
     if args.published:
         from cluster.verbs.published import published
 
@@ -79,6 +85,7 @@ def _real(args: argparse.Namespace) -> int:
         "study_digest": digest_of(path),
         "epochs": args.epochs,
         "train_examples": args.train_examples,
+        **({"on": args.on} if args.on else {}),
         **_common(args, study, budget, args.seeds or _REAL_SEEDS, args.workers or [2]),
     }
     folder = _open(args, asked, study.name)
@@ -95,7 +102,7 @@ def _common(
     from hpo.benchmark.matrix import cells_of, seeds_of
 
     cells, unsupported = cells_of(
-        args.engines or (),
+        args.engines or ([load_launcher(args.on).engine] if args.on else []),
         args.samplers or DEFAULT_SAMPLERS,
         args.pruners or ("none",),
         workers,

@@ -35,7 +35,7 @@ def published(args: argparse.Namespace) -> int:
     rows, failed = [], 0
     for row in chosen:
         run_id = f"{folder.id}-{row.name}"[:40]
-        status = search([*_words(args, row), "--id", run_id], folder.log)
+        status = search([*_words(args, row), "--id", run_id], args.runs, folder.log)
         if status == 0:
             rows.append(_measured(args, row, open_run(args.runs, run_id)))
             print(f"run {run_id}: {_said(rows[-1])}", flush=True)
@@ -48,7 +48,7 @@ def published(args: argparse.Namespace) -> int:
 
 
 def _words(args: argparse.Namespace, row: Published) -> list[str]:
-    words = ["run", row.study, "--sampler", row.sampler, "--seed", str(args.seed)]
+    words = [row.study, "--sampler", row.sampler, "--seed", str(args.seed)]
     trials = args.trials or row.trials
     words += ["--trials", str(trials)] if trials else []
     words += ["--workers", str(args.workers[0])] if args.workers else []

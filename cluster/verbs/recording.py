@@ -48,7 +48,8 @@ def record(args: argparse.Namespace) -> int:
     for number in range(args.seeds):
         run_id = f"{folder.id}-s{number}"
         began = time.monotonic()
-        status = search([*_search(args, path, file, len(points), number), run_id], folder.log)
+        command = [*_search(args, path, file, len(points), number), "--id", run_id]
+        status = search(command, args.runs, folder.log)
         if status != 0:
             raise PlaceError(
                 f"run {run_id} left with status {status} ({last_words(folder.log)}): the same "
@@ -75,12 +76,12 @@ def _search(
     args: argparse.Namespace, path: pathlib.Path, points: pathlib.Path, count: int, number: int
 ) -> list[str]:
     """The command line of the run of one seed, but for its id."""
-    words = ["run", str(path), "--start", str(points), "--trials", str(count)]
+    words = [str(path), "--start", str(points), "--trials", str(count)]
     words += ["--seed", str(seed_of(args.seed, f"recording {number}"))]
     words += how_to_train(args)
     if args.workers is not None:
         words += ["--workers", str(args.workers)]
-    return [*words, "--id"]
+    return words
 
 
 def _source(args: argparse.Namespace, study: Study, began: float) -> dict[str, Any]:

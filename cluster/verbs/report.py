@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
+import tempfile
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cluster import tables
+from cluster.launchers.base import launcher_of, parse_handle
 from hpo.errors import UsageError
-from hpo.run import open_run
+from hpo.run import Run, open_run
 
 if TYPE_CHECKING:
     from hpo.benchmark.document import Document
@@ -21,7 +25,7 @@ def report(args: argparse.Namespace) -> int:
     if named and len(args.run) > 1:
         raise UsageError(f"{named[0]} is a benchmark: report one at a time")
     document = _of_benchmark(args, named[0]) if named else _of_runs(args)
-    default = args.runs / args.run[0] / "report"
+    default = args.runs / args.run[0].rpartition("/")[2] / "report"
     paths = document.write(args.out or default)
     if args.json:
         tables.print_json(document.data)
@@ -41,11 +45,28 @@ def _of_runs(args: argparse.Namespace) -> Document:
     from cluster.searches import trace_of_run
     from hpo.benchmark.run_report import of_runs
 
-    runs = [open_run(args.runs, name) for name in dict.fromkeys(args.run)]
+    with tempfile.TemporaryDirectory() as folder:
+        copies = pathlib.Path(folder)
+        runs = [_opened(args, name, copies) for name in dict.fromkeys(args.run)]
+        _check_alike(runs)
+        return of_runs([(run, trace_of_run(run)) for run in runs])
+
+
+def _opened(args: argparse.Namespace, name: str, copies: pathlib.Path) -> Run:
+    """The run ``name``; of one elsewhere a copy of its ledger, below ``copies``."""
+    if "://" not in name:
+        return open_run(args.runs, name)
+    handle = parse_handle(name)
+    # Two places may have a run of one id.
+    folder = copies / f"{len(list(copies.iterdir()))}" / handle.id
+    launcher_of(handle).fetch(handle, args, folder)
+    return Run(folder)
+
+
+def _check_alike(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if run.study.objective != runs[0].study.objective or run.study.space != runs[0].study.space:
             raise UsageError(
                 f"runs {runs[0].id} and {run.id} search other spaces or another objective: "
                 "report them one at a time"
             )
-    return of_runs([(run, trace_of_run(args.runs, run.id)) for run in runs])

@@ -35,6 +35,10 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         made.close()
 
 
+# Pods of which many have room on one machine.
+SMALL = ["--cpus=200m", "--memory=1500Mi", "--storage=1Gi"]
+
+
 class Namespace:
     """A namespace that holds pods to the restricted level, and `launch.py` in it."""
 
@@ -62,10 +66,9 @@ class Namespace:
         return done
 
     def submit(self, study: str, run_id: str, *words: str, status: int = 0) -> Any:
-        """`submit` with pods small enough for many on one machine."""
-        small = ["--cpus=200m", "--memory=1500Mi", "--storage=1Gi"]
+        """`submit` with small pods."""
         own = ["--on", "k8s", "--namespace", self.name, "--id", run_id]
-        return self.launch("submit", study, *own, *small, *words, status=status)
+        return self.launch("submit", study, *own, *SMALL, *words, status=status)
 
     def handle(self, run_id: str) -> str:
         return f"k8s://{self.name}/{run_id}"

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from tests.k8s.conftest import Namespace
+from tests.k8s.conftest import SMALL, Namespace
 from tests.live import ROOT, STUDIES, wait_until
 
 pytestmark = pytest.mark.k8s
@@ -59,6 +59,24 @@ def test_digits_from_submission_to_export(space: Namespace, tmp_path: pathlib.Pa
     space.check_trials("digits", 5)
     (row,) = [row for row in _listed(space) if row["id"] == "digits"]
     assert row["state"] == "DONE"
+
+
+def test_a_benchmark_of_searches_there(space: Namespace, tmp_path: pathlib.Path) -> None:
+    words = ["benchmark", "digits", "--on=k8s", f"--namespace={space.name}", f"--runs={tmp_path}"]
+    words += ["--id=both", "--samplers=random,qmc", "--seeds=1", "--trials=2", "--top=0"]
+    said = space.launch(*words, *SMALL).stdout
+    assert "2/2 keras-tuner / qmc" in said
+
+    # Its searches are runs here to read, and are there, and are not done again.
+    rows = space.launch("trials", "both-c001", f"--runs={tmp_path}").stdout
+    assert rows.count("COMPLETED") == 2
+    assert space.read("trials", "both-c001")[0]["sampler"] == "qmc"
+    again = space.launch(*words, *SMALL).stdout
+    assert "/2 " not in again and "report: " in again
+
+    handles = [space.handle(f"both-c00{number}") for number in (0, 1)]
+    pages = space.launch("report", *handles, f"--out={tmp_path / 'page'}").stdout
+    assert "both-c001" in pathlib.Path(pages.splitlines()[0]).read_text()
 
 
 def _listed(space: Namespace) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -110,6 +111,10 @@ class Kubernetes(Launcher):
         if verb not in doing:
             raise UsageError(f"{verb} does not go with {handle}: {', '.join(doing)} do")
         return doing[verb](args)
+
+    def fetch(self, handle: Handle, args: argparse.Namespace, folder: pathlib.Path) -> None:
+        """Copies the run's ledger into ``folder``, from the pod that has it mounted."""
+        Reader(Connection(args, handle.where), handle, self.owner).fetch(folder)
 
     def _asked(self, args: argparse.Namespace) -> tuple[Search, SearchRequest]:
         """The search that was typed; UsageError for what cannot be done there."""

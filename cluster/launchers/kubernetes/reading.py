@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import pathlib
 import secrets
 import sys
 import time
@@ -27,10 +28,13 @@ from cluster.launchers.outline import SHORT
 from cluster.launchers.outline import outline as outline_of
 from hpo.errors import PlaceError
 from hpo.export import sidecar_of
+from hpo.ledger import snapshot
 from hpo.run import SearchRequest
 from hpo.status import DONE, FAILED, RUNNING, STOPPED
 
 _TENSORBOARD_PORT = 6006
+# Where the run's volume is mounted.
+_RUNS = "/runs"
 _LOOK_S = 1.0
 # How long a chief that is being moved or restarted is waited for.
 _BACK_S = 120.0
@@ -115,6 +119,14 @@ class Reader:
         print(said.getvalue().decode().replace(there, str(args.out)), end="")
         return 0
 
+    def fetch(self, folder: pathlib.Path) -> None:
+        """Copies the run's ledger, as it is now, into ``folder``."""
+        pod, copy = self._pod(), io.BytesIO()
+        words = ["python", "-m", "hpo.ledger.snapshot", f"{_RUNS}/{self._handle.id}"]
+        if execute(self._connection, *_names(pod), words, copy):
+            raise PlaceError(f"cannot read the ledger of {self._handle}: see what was said above")
+        snapshot.unpack(copy.getvalue(), folder)
+
     def tensorboard(self, args: argparse.Namespace) -> int:
         """Leads a port here to the TensorBoard beside the run, until Ctrl-C."""
         pod = self._pod()
@@ -183,7 +195,7 @@ class Reader:
         said: BinaryIO | None = None,
     ) -> int:
         assert pod is not None
-        words = ["python", "launch.py", *verb, self._handle.id, *more, "--runs", "/runs"]
+        words = ["python", "launch.py", *verb, self._handle.id, *more, "--runs", _RUNS]
         sys.stdout.flush()
         return execute(self._connection, *_names(pod), words, out or sys.stdout.buffer, said)
 

@@ -15,7 +15,7 @@ from cluster.launchers.ray import parcel
 from cluster.launchers.ray.changes import Changer
 from cluster.launchers.ray.checks import examine
 from cluster.launchers.ray.connection import Cluster, where
-from cluster.launchers.ray.mirror import tensorboard
+from cluster.launchers.ray.mirror import fetch, tensorboard
 from cluster.launchers.ray.reading import Reader, list_runs
 from cluster.launchers.ray.submission import Start, submit
 from cluster.request import checked, read_here, request_of
@@ -26,7 +26,6 @@ from hpo.errors import UsageError
 from hpo.run import SearchRequest, check_id, new_id
 from hpo.study import find_study
 
-ENGINE = "ray"
 _PYTHON = "python"
 
 
@@ -34,6 +33,7 @@ class RayCluster(Launcher):
     """One job on a cluster that exists: the leader on its head, which Ray's actors work for."""
 
     scheme = "raycluster"
+    engine = "ray"
     takes = ("address", "python")
 
     def render(self, args: argparse.Namespace) -> int:
@@ -83,16 +83,19 @@ class RayCluster(Launcher):
             return _READING[verb](reader, args)
         return _CHANGING[verb](Changer(reader), args)
 
-    @staticmethod
-    def _request(args: argparse.Namespace) -> SearchRequest:
+    def fetch(self, handle: Handle, args: argparse.Namespace, folder: pathlib.Path) -> None:
+        """Copies the run's ledger into ``folder``, by a job that reads it."""
+        fetch(Reader(Cluster(where(handle.where)), handle, str(args.runs)).inside, folder)
+
+    def _request(self, args: argparse.Namespace) -> SearchRequest:
         """What was typed, as a request; UsageError for what cannot be done there."""
         typed = options.typed_again(args.arguments)
         if "--engine" not in typed:
-            args.engine = ENGINE
+            args.engine = self.engine
         if load_engine(args.engine).roles(1)[1:]:
             raise UsageError(
                 f"engine {args.engine} does not place its workers on a Ray cluster: "
-                f"take --engine {ENGINE}, or leave it out"
+                f"take --engine {self.engine}, or leave it out"
             )
         if args.from_run:
             raise UsageError(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 import queue
 import tempfile
 import threading
-import zlib
+from collections.abc import Iterator
 
 from cluster.launchers.ray import frames
+from cluster.launchers.ray.frames import Frame
 from cluster.launchers.ray.inside import Inside
 from hpo.errors import PlaceError, TuneFleetError
-from hpo.ledger import FILE
+from hpo.ledger import snapshot
 from hpo.run import Run
 from hpo.tensorboard import TensorBoardWriter
 
@@ -38,6 +40,32 @@ def tensorboard(inside: Inside, args: argparse.Namespace) -> int:
         finally:
             mirror.leave()
     raise PlaceError(f"TensorBoard ended by itself with status {status}: start it again")
+
+
+def fetch(inside: Inside, folder: pathlib.Path) -> None:
+    """Copies the run's ledger, as it is now, into ``folder``."""
+    with _copies(inside) as copies:
+        snapshot.unpack(next(filter(None, copies)), folder)
+
+
+@contextlib.contextmanager
+def _copies(inside: Inside) -> Iterator[Iterator[bytes | None]]:
+    """The run's ledger, packed, and again whenever it has changed; None after a quiet second."""
+    with inside.telling("mirror", inside.run_id, str(_EVERY_S)) as told:
+        yield _together(told)
+
+
+def _together(told: Iterator[Frame | None]) -> Iterator[bytes | None]:
+    parts = b""
+    for frame in told:
+        if frame is None:
+            yield None
+        elif frame.kind == frames.FILE:
+            parts = b""
+        elif frame.kind == frames.PART:
+            parts += frame.data
+        elif frame.kind == frames.STATUS and parts:
+            yield parts
 
 
 class Mirror(threading.Thread):
@@ -75,27 +103,15 @@ class Mirror(threading.Thread):
             self._news.put(error)
 
     def _copy(self) -> None:
-        parts = b""
-        with self._inside.telling("mirror", self._inside.run_id, str(_EVERY_S)) as told:
-            for frame in told:
+        with _copies(self._inside) as copies:
+            for copy in copies:
                 if self._over.is_set():
                     return
-                if frame is None:
-                    continue
-                if frame.kind == frames.FILE:
-                    parts = b""
-                elif frame.kind == frames.PART:
-                    parts += frame.data
-                elif frame.kind == frames.STATUS:
-                    self._news.put(self._project(zlib.decompress(parts)))
+                if copy:
+                    self._news.put(self._project(copy))
 
-    def _project(self, ledger: bytes) -> Run:
-        self._folder.mkdir(exist_ok=True)
-        draft = self._folder / "draft"
-        draft.write_bytes(ledger)
-        for name in (f"{FILE}-wal", f"{FILE}-shm"):
-            (self._folder / name).unlink(missing_ok=True)
-        draft.rename(self._folder / FILE)
+    def _project(self, copy: bytes) -> Run:
+        snapshot.unpack(copy, self._folder)
         run = Run(self._folder)
         reader = run.reader()
         try:

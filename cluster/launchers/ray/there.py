@@ -15,19 +15,18 @@ import platform
 import secrets
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from cluster.launchers.ray import frames
 from hpo import env, ledger
 from hpo.child import ROOT
+from hpo.ledger import snapshot
 from hpo.run import Run
 from hpo.status import is_live
 
@@ -85,10 +84,10 @@ def mirror(handle: str, runs: str, run_id: str, every_s: str) -> int:
     while goes_on:
         # Asked first, so that the last copy is that of the end.
         goes_on = is_live(run)
-        copy = _copy(run.folder / ledger.FILE)
+        copy = snapshot.pack(run.folder)
         if copy != last:
             frames.write(sys.stdout, frames.FILE, ledger.FILE.encode())
-            frames.write(sys.stdout, frames.PART, zlib.compress(copy))
+            frames.write(sys.stdout, frames.PART, copy)
             frames.write(sys.stdout, frames.STATUS, b"0")
             last = copy
         if goes_on:
@@ -193,18 +192,6 @@ def _hand_over(name: str, path: pathlib.Path) -> None:
 def _ended(status: int) -> int:
     frames.write(sys.stdout, frames.STATUS, str(status).encode())
     return 0
-
-
-def _copy(path: pathlib.Path) -> bytes:
-    """A ledger as it is now, whole, also while a leader writes."""
-    with tempfile.TemporaryDirectory() as folder:
-        target = pathlib.Path(folder) / path.name
-        with (
-            contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as source,
-            contextlib.closing(sqlite3.connect(target)) as copy,
-        ):
-            source.backup(copy)
-        return target.read_bytes()
 
 
 _DOING: dict[str, Callable[..., int]] = {

@@ -18,24 +18,23 @@ from cluster.launchers.rayjob.render import KIND, LONGEST_ID, render
 from hpo.errors import UsageError
 from hpo.run import SearchRequest
 
-_ENGINE = "ray"
-
 
 class RayJob(Kubernetes):
     """A RayJob: KubeRay makes a Ray cluster for one search, and takes it away."""
 
     scheme = "rayjob"
+    engine = "ray"
     owner = KIND
     image = "tunefleet-ray:1"
     rights = RAY_RIGHTS
 
     def _asked(self, args: argparse.Namespace) -> tuple[Search, SearchRequest]:
-        typed = options.typed_again(args.arguments).get("--engine", [_ENGINE])
-        if typed != [_ENGINE]:
+        typed = options.typed_again(args.arguments).get("--engine", [self.engine])
+        if typed != [self.engine]:
             raise UsageError(
                 f"engine {typed[-1]} does not run on a Ray cluster: take --engine ray, or --on k8s"
             )
-        args.engine = _ENGINE
+        args.engine = self.engine
         search, request = asked.search_of(args)
         if len(search.id) > LONGEST_ID and args.id:
             raise UsageError(
