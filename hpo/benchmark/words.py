@@ -8,6 +8,8 @@ from typing import Any
 from hpo.benchmark.compare import Interval
 from hpo.trial import Params
 
+_NOTHING = 1e-9
+
 
 def number(value: float | None) -> str:
     """A figure in as many digits as a person reads; "" for none."""
@@ -33,6 +35,8 @@ def percent(found: Interval) -> str:
 
 
 def _short(value: float) -> str:
+    # What is left of a difference of equal sums is no figure.
+    value = 0.0 if abs(value) < _NOTHING else value
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
