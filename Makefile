@@ -8,7 +8,7 @@ ifneq ($(wildcard .data/fashion-mnist),)
 export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
 endif
 
-.PHONY: demo test test-ray test-browser test-long test-gp test-image test-k8s lint data lock protos bench clean
+.PHONY: demo test test-ray test-ray-vms test-browser test-long test-gp test-image test-k8s lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.runtime: requirements.txt
@@ -38,6 +38,10 @@ test: $(VENV)/.dev data
 # What starts Ray: by itself, since Ray wants its processes up within half a minute.
 test-ray: $(VENV)/.dev data
 	$(BIN)/python -m pytest -m ray
+
+# `ray up` over SSH on hosts that are namespaces: needs root, openssh-server, rsync and iproute2.
+test-ray-vms: $(VENV)/.dev
+	$(BIN)/python -m pytest -m ray_vms tests/ray_vms
 
 # The HParams page as a person sees it, in Chromium; pictures go to .browser/.
 test-browser: $(VENV)/.browser
@@ -87,6 +91,10 @@ lock:
 	    $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	        --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 	        $$name.in -o $$name.txt; done
+	# What a cloud's own packages want of a version that is locked already does not count.
+	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	    --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+	    --override requirements-gpu.txt requirements-vm.in -o requirements-vm.txt
 
 protos: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \

@@ -45,33 +45,39 @@ def gpus_here(environ: Mapping[str, str] = os.environ) -> list[str]:
     return [str(number) for number in range(len(found))]
 
 
-def most_workers(gpus_per_worker: int | None, gpus: Sequence[str]) -> int | None:
+def most_workers(gpus_per_worker: float | None, gpus: Sequence[str]) -> int | None:
     """How many workers ``gpus`` are enough for; None where they take no part."""
     if not gpus or gpus_per_worker == 0:
         return None
-    return len(gpus) // (gpus_per_worker or 1)
+    return int(len(gpus) // (gpus_per_worker or 1))
 
 
 def share(
-    workers: int, gpus_per_worker: int | None, cpus: Sequence[int], gpus: Sequence[str]
+    workers: int, gpus_per_worker: float | None, cpus: Sequence[int], gpus: Sequence[str]
 ) -> list[Devices]:
     """Each worker's share of ``cpus`` and ``gpus``.
 
     ``gpus_per_worker`` None gives one to each worker where the host has any; workers beyond
     the last GPU share. Raises UsageError where more are asked for than there are.
     """
+    if gpus_per_worker and gpus_per_worker % 1:
+        raise UsageError(
+            f"--gpus-per-worker {gpus_per_worker:g} shares a GPU, which only --engine ray does: "
+            "give a whole number"
+        )
+    each_gpus = None if gpus_per_worker is None else int(gpus_per_worker)
     if gpus_per_worker and workers * gpus_per_worker > len(gpus):
         raise UsageError(
-            f"--workers {workers} --gpus-per-worker {gpus_per_worker} needs "
-            f"{workers * gpus_per_worker} GPUs and this host has {len(gpus)}: ask for fewer"
+            f"--workers {workers} --gpus-per-worker {each_gpus} needs "
+            f"{workers * gpus_per_worker:g} GPUs and this host has {len(gpus)}: ask for fewer"
         )
     each = max(1, len(cpus) // workers)
     shares = []
     for number in range(workers):
         own_cpus = tuple(cpus[(number * each + i) % len(cpus)] for i in range(each))
-        if gpus_per_worker is None:
+        if each_gpus is None:
             own_gpus = [gpus[number % len(gpus)]] if gpus else []
         else:
-            own_gpus = list(gpus[number * gpus_per_worker :][:gpus_per_worker])
+            own_gpus = list(gpus[number * each_gpus :][:each_gpus])
         shares.append(Devices(own_cpus, tuple(own_gpus)))
     return shares

@@ -87,12 +87,30 @@ def _how_to_train(parser: Parser) -> None:
     add("--train-examples", type=number(int, 1), metavar="N", help="train on so many examples")
 
 
+def _gpus_each(text: str) -> int | float:
+    """How many GPUs: a whole number, or a part of one."""
+    try:
+        return number(int, 0)(text)
+    except argparse.ArgumentTypeError:
+        try:
+            part = float(text)
+        except ValueError:
+            part = 0.0
+        if not 0 < part < 1:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: give a whole number, or a part of one GPU such as 0.25"
+            ) from None
+        return part
+
+
 def _gpus(parser: Parser) -> None:
     parser.add_argument(
         "--gpus-per-worker",
-        type=number(int, 0),
+        "--gpus-per-trial",
+        dest="gpus_per_worker",
+        type=_gpus_each,
         metavar="N",
-        help="GPUs for each worker (1 where the host has GPUs)",
+        help="GPUs for each worker (1 where there are any); by engine ray also a part, as 0.25",
     )
 
 

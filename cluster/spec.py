@@ -16,7 +16,7 @@ class ClusterSpec:
     """Workers, their devices, the chief's address; nothing here changes what is tried."""
 
     workers: int = DEFAULT_WORKERS
-    gpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
     host: str = "127.0.0.1"
     port: int = 0
     data_dir: pathlib.Path | None = None

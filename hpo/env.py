@@ -49,6 +49,9 @@ METRICS_PORT = "TUNEFLEET_METRICS_PORT"
 # How many GPUs each worker is to have, for an engine that shares them out itself.
 GPUS_PER_WORKER = "TUNEFLEET_GPUS_PER_WORKER"
 
+# MB of its GPU that a trial process may take, where it has a part of one.
+GPU_MEMORY = "TUNEFLEET_GPU_MEMORY"
+
 # Set for a worker that imports its study first and hears on standard input which one it is.
 AWAIT_ROLE = "TUNEFLEET_AWAIT_ROLE"
 
@@ -155,14 +158,25 @@ def metrics_port(environ: Mapping[str, str] = os.environ) -> int | None:
     return int(text)
 
 
-def gpus_each(count: int | None) -> dict[str, str]:
+def gpus_each(count: float | None) -> dict[str, str]:
     """The variable that says how many GPUs each worker gets, if somebody said so."""
-    return {} if count is None else {GPUS_PER_WORKER: str(count)}
+    return {} if count is None else {GPUS_PER_WORKER: f"{count:g}"}
 
 
-def gpus_per_worker(environ: Mapping[str, str] = os.environ) -> int | None:
-    """How many GPUs each worker is to have; None where nobody said."""
+def gpus_per_worker(environ: Mapping[str, str] = os.environ) -> float | None:
+    """How many GPUs each worker is to have, or which part of one; None where nobody said."""
     text = environ.get(GPUS_PER_WORKER)
+    return None if text is None else float(text)
+
+
+def gpu_memory(limit_mb: int | None) -> dict[str, str]:
+    """The variable that limits what a trial process takes of its GPU's memory, if anything."""
+    return {} if limit_mb is None else {GPU_MEMORY: str(limit_mb)}
+
+
+def gpu_memory_mb(environ: Mapping[str, str] = os.environ) -> int | None:
+    """MB of its GPU's memory that this process may take; None without a limit."""
+    text = environ.get(GPU_MEMORY)
     return None if text is None else int(text)
 
 

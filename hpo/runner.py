@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from hpo import memory
+from hpo import env, memory
 from hpo.errors import StudyError
 from hpo.hyperparameters import to_hyperparameters
 from hpo.inputs import Inputs, prepare, skip_epochs
@@ -157,8 +157,14 @@ def set_up_tensorflow(seed: int, precision: str | None = None) -> None:
     import keras
     import tensorflow as tf
 
+    limit_mb = env.gpu_memory_mb()
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+        if limit_mb is None:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        else:
+            # Others have their part of it. TensorFlow takes all of its own at once.
+            part = tf.config.LogicalDeviceConfiguration(memory_limit=limit_mb)
+            tf.config.set_logical_device_configuration(gpu, [part])
     apply_precision(precision)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()

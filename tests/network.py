@@ -47,18 +47,18 @@ class Network:
     def command(self, number: int, words: Sequence[str], hidden: pathlib.Path) -> list[str]:
         """``words`` as a command on a host where the folder ``hidden`` is empty."""
         script = 'mount -t tmpfs none "$0" && exec "$@"'
-        return ["ip", "netns", "exec", self._name(number), "sh", "-c", script, str(hidden), *words]
+        return ["ip", "netns", "exec", self.name(number), "sh", "-c", script, str(hidden), *words]
 
     def lose(self, number: int) -> None:
         """A host is gone, as by a power cut: what runs there is killed without a word."""
-        self._end(self._name(number))
+        self._end(self.name(number))
 
     def plug(self, number: int, is_in: bool) -> None:
         """Pulls a host's cable out of the switch, or puts it in again."""
         ip("-n", self._switch, "link", "set", f"port{number}", "up" if is_in else "down")
 
     def _add(self, number: int) -> None:
-        host, port = self._name(number), f"port{number}"
+        host, port = self.name(number), f"port{number}"
         self._make(host)
         ip(
             "link",
@@ -88,7 +88,7 @@ class Network:
         ip("netns", "add", name)
         self._made.append(name)
 
-    def _name(self, number: int) -> str:
+    def name(self, number: int) -> str:
         """The host's namespace."""
         return f"{self._prefix}-{number}"
 

@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"hyperparameters", "discovery", "study", "data", "inputs", "leases", "weights", "reachable"}
     | {
         "memory",
+        "gpu_memory",
         "failures",
         "budget",
         "waiting",

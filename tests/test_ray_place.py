@@ -15,6 +15,7 @@ import pytest
 from cluster.cli import main
 from cluster.launchers.ray import frames, jobs, parcel
 from cluster.launchers.ray.connection import where
+from cluster.launchers.ray.inside import command
 from hpo.errors import UsageError
 from tests.by_hand import free_port
 from tests.live import STUDIES
@@ -125,6 +126,14 @@ def test_a_dry_run_shows_what_would_be_sent(
     assert {"launch.py", "hpo/coordinator.py", "cluster/cli.py"} <= sent
     rest = {name.partition("/")[0] for name in sent}
     assert rest == {"launch.py", "hpo", "cluster", "study"}
+
+
+def test_an_interpreter_is_found_from_the_home_there() -> None:
+    for typed in ("env/bin/python", "~/env/bin/python"):
+        assert command(typed, ["do"]).startswith('exec "$HOME"/env/bin/python -m')
+    assert command("/a b/python", ["do"], "runs/.sent/x").endswith(
+        "exec '/a b/python' -m cluster.launchers.ray.there do"
+    )
 
 
 def test_a_study_of_the_project_takes_along_what_it_shares() -> None:

@@ -174,7 +174,7 @@ def container_args(manifests: list[Manifest]) -> list[str]:
     ("typed", "says"),
     [
         (["digits", "--memory=6GB"], "--memory '6GB': give a quantity such as 6Gi"),
-        (["digits", "--gpus-per-worker=0.5"], "'0.5' is not a whole number"),
+        (["digits", "--gpus-per-worker=0.5"], "a pod has whole GPUs"),
         (["digits", "--engine=ray"], "engine ray starts its workers itself"),
         (["digits", "--from=other"], "--from names a run here"),
         (["digits", "--host=0.0.0.0"], "unknown option '--host'"),

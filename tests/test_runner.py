@@ -241,6 +241,21 @@ def test_memory_growth_is_on_for_every_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     assert grown == [("GPU:0", True), ("GPU:1", True)]
 
 
+def test_a_part_of_a_gpu_is_a_limit_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    parts: list[tuple[str, float]] = []
+    monkeypatch.setenv("TUNEFLEET_GPU_MEMORY", "3584")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"{kind}:0"])
+    monkeypatch.setattr(
+        tf.config,
+        "set_logical_device_configuration",
+        lambda gpu, found: parts.extend((gpu, part.memory_limit) for part in found),
+    )
+    set_up_tensorflow(seed=0)
+    assert parts == [("GPU:0", 3584)]
+
+
 def test_directions_are_inferred_where_the_name_tells() -> None:
     from hpo.study import infer_direction
 

@@ -53,7 +53,12 @@ class KubernetesSpec:
             typed = getattr(args, option)
             if typed is not None and not pattern.fullmatch(typed):
                 raise UsageError(f"--{option.replace('_', '-')} {typed!r}: give {right}")
-        gpus = args.gpus_per_worker or 0
+        gpus = int(args.gpus_per_worker or 0)
+        if gpus != (args.gpus_per_worker or 0):
+            raise UsageError(
+                f"--gpus-per-worker {args.gpus_per_worker:g}: a pod has whole GPUs; "
+                "see --gpu-resource for slices and shares of one"
+            )
         image = args.image or default_image
         return cls(
             workers=args.workers or DEFAULT_WORKERS,

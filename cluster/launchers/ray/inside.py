@@ -26,10 +26,17 @@ def command(python: str, words: Sequence[str], folder: str | None = None) -> str
 
     Elsewhere a project that is installed there does it.
     """
-    line = shlex.join([python, "-m", _MODULE, *words])
+    line = f"{_interpreter(python)} {shlex.join(['-m', _MODULE, *words])}"
     if folder is None:
         return f"exec {line}"
     return f'cd "$HOME" && {{ cd {shlex.quote(folder)} 2>/dev/null || true; }} && exec {line}'
+
+
+def _interpreter(python: str) -> str:
+    """A path that is not whole begins at the home there."""
+    if python.startswith("/") or "/" not in python:
+        return shlex.quote(python)
+    return f'"$HOME"/{shlex.quote(python.removeprefix("~/"))}'
 
 
 def folder_of(runs: str, run_id: str) -> str:

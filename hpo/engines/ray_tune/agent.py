@@ -22,6 +22,7 @@ from ray import tune
 
 from hpo import env, memory
 from hpo.engines.ray_tune.messages import ORDER, SAID, CheckpointWanted, Order, Said, Setup, Silent
+from hpo.gpu_memory import limit_mb
 from hpo.link import Outcome
 from hpo.precision import in_record
 from hpo.study import digest_of
@@ -68,7 +69,9 @@ class Agent(tune.Trainable):  # type: ignore[misc]
         device = ",".join(f"gpu:{gpu}" for gpu in gpus) or "cpu"
         self._device = in_record(device, setup.terms.settings.get("precision"))
         os.environ.update(env.threads(setup.threads))
-        if not gpus:
+        if gpus:
+            os.environ.update(env.gpu_memory(limit_mb(setup.gpus, gpus[0])))
+        else:
             os.environ[env.VISIBLE_GPUS] = "-1"
         self._terms = setup.terms
         # Among the files of Ray's session, which go with it whatever happens to this process.

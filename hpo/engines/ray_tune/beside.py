@@ -92,4 +92,4 @@ class _Thread(threading.Thread):
 
 def _setup(chief: Chief, share: Share) -> Setup:
     path = chief.run.study_path()
-    return Setup(chief.terms, str(path.resolve()), path.read_bytes(), share.cpus)
+    return Setup(chief.terms, str(path.resolve()), path.read_bytes(), share.cpus, share.gpus)

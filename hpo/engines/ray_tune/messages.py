@@ -16,13 +16,14 @@ class Setup:
     """What every actor of a search must know before its first trial.
 
     ``source`` is the content of the study's file, for hosts where ``path`` is another one.
-    ``threads`` is how many a trial may use.
+    ``threads`` is how many a trial may use, ``gpus`` how many GPUs, or which part of one, it has.
     """
 
     terms: Terms
     path: str
     source: bytes
     threads: int
+    gpus: float
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
