@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import json
 import os
 import pathlib
 import threading
@@ -52,19 +54,52 @@ class _Stranger(http.server.BaseHTTPRequestHandler):
         """What is asked of it is none of the test's output."""
 
 
-@pytest.fixture
-def no_dashboard() -> Iterator[str]:
-    """The address of a web server that is another one."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), _Stranger)
+class _Words(_Stranger):
+    """Answers whatever is asked with a page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>hello</html>")
+
+
+class _OlderRay(_Stranger):
+    """Answers as the dashboard of another version of Ray."""
+
+    def do_GET(self) -> None:
+        version = {"version": "4", "ray_version": "2.50.0", "ray_commit": "", "session_name": ""}
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(version).encode())
+
+
+@contextlib.contextmanager
+def serving(handler: type[_Stranger]) -> Iterator[str]:
+    """The address of a web server."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
-def test_what_is_no_dashboard(capsys: pytest.CaptureFixture[str], no_dashboard: str) -> None:
-    words = said(capsys, 3, "status", f"raycluster://{no_dashboard}/demo").splitlines()[-1]
-    assert f"no Ray dashboard answers at {no_dashboard}" in words
+@pytest.mark.parametrize(
+    ("handler", "says"),
+    [(_Stranger, "no Ray dashboard answers at"), (_Words, "is no Ray dashboard")],
+)
+def test_what_is_no_dashboard(
+    capsys: pytest.CaptureFixture[str], handler: type[_Stranger], says: str
+) -> None:
+    with serving(handler) as place:
+        assert says in said(capsys, 3, "status", f"raycluster://{place}/demo")
+
+
+def test_another_version_of_ray(capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(_OlderRay) as place:
+        words = said(capsys, 2, "submit", SLOW, "--on", "ray", "--address", place)
+    assert f"the Ray cluster at {place} has Ray 2.50.0 and this machine 2.60.0" in words
 
 
 @pytest.mark.parametrize(

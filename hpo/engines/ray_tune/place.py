@@ -13,6 +13,7 @@ import logging
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -134,6 +135,11 @@ def _connect(address: str, study: pathlib.Path) -> None:
             "from modules, or list it in a .rayignore"
         ) from error
     except Exception as error:  # Ray raises what its many parts raise
+        if "Version mismatch" in str(error):
+            raise UsageError(
+                f"{sys.executable} cannot join the Ray cluster at {address}, whose versions it has "
+                f"not ({error}): take the cluster's own interpreter"
+            ) from error
         raise PlaceError(
             f"the Ray cluster at {address} does not answer ({error}): see RAY_ADDRESS, and its "
             "token in RAY_AUTH_TOKEN_PATH"
