@@ -1,14 +1,15 @@
 #!/bin/sh
-# Builds a real control plane (etcd, kube-apiserver, kube-controller-manager, kube-scheduler) and
-# kwok from the modules that go.mod pins, into a folder outside the repository that is named
-# after these versions, and there the small kubelet of kubelet/. What was built before is left
-# as it is. The first time needs Go, some fifteen minutes on two cores and 3 GB.
+# Builds a real control plane (etcd, kube-apiserver, kube-controller-manager, kube-scheduler) from
+# the modules that go.mod pins, KubeRay's operator from those of kuberay/go.mod, and the small
+# kubelet of kubelet/, into a folder outside the repository that is named after these versions.
+# What was built before is left as it is. The first time needs Go, some twenty minutes on two
+# cores and 4 GB.
 #   build.sh           builds what is missing
 #   build.sh --check   says by its status whether the control plane is there
 #   build.sh --where   says where it is, or will be
 set -eu
 cd "$(dirname "$0")"
-versions=$(cat go.mod go.sum | sha256sum | cut -c 1-12)
+versions=$(cat go.mod go.sum kuberay/go.mod kuberay/go.sum | sha256sum | cut -c 1-12)
 bin=${XDG_CACHE_HOME:-$HOME/.cache}/tunefleet/k8s/$versions
 case "${1:-}" in
     --where) echo "$bin"; exit 0 ;;
@@ -18,8 +19,11 @@ command -v go >/dev/null || { echo "no Go 1.26: see https://go.dev/dl" >&2; exit
 export CGO_ENABLED=0
 mkdir -p "$bin"
 
+# What is there is whole: it comes under its name only once it is built.
 build() {
-    go build -trimpath -o "$bin/$1" -ldflags "-s -w $stamp" "$2"
+    [ -e "$bin/$1" ] && return
+    go build -trimpath -o "$bin/$1.new" -ldflags "-s -w $stamp" "$2"
+    mv "$bin/$1.new" "$bin/$1"
 }
 
 if [ ! -e "$bin/complete" ]; then
@@ -32,8 +36,15 @@ if [ ! -e "$bin/complete" ]; then
     for part in kube-apiserver kube-controller-manager kube-scheduler; do
         build "$part" "k8s.io/kubernetes/cmd/$part"
     done
-    build kwok sigs.k8s.io/kwok/cmd/kwok
+    cd kuberay
+    stamp=""
+    build ray-operator github.com/ray-project/kuberay/ray-operator
+    kuberay=$(go list -m -f '{{.Dir}}' github.com/ray-project/kuberay/ray-operator)
+    cat "$kuberay"/config/crd/bases/*.yaml >"$bin/kuberay-crds.yaml"
+    cd ..
     touch "$bin/complete"
 fi
+# Go's own cache knows whether this one has changed.
 stamp=""
+rm -f "$bin/process-kubelet"
 build process-kubelet ./kubelet

@@ -30,7 +30,9 @@ from tests.live import ROOT, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
 BRIDGE, BRIDGE_ADDRESS = "tunefleet-k8s", "10.79.0.1"
-IMAGES = ("tunefleet:1", "tunefleet-gpu:1")
+IMAGES = ("tunefleet:1", "tunefleet-gpu:1", "tunefleet-ray:1", "tunefleet-ray-gpu:1")
+# Their own limit of 20 calls a second would make a thousand pods a matter of minutes.
+CALLS = ("--kube-api-qps=300", "--kube-api-burst=600")
 
 
 def binaries() -> pathlib.Path:
@@ -104,11 +106,35 @@ class ControlPlane:
         self._start(f"kubelet-{name}", "process-kubelet", *options, *words)
         wait_until(lambda: self._is_ready(name), f"node {name}", 60)
 
+    def add_kinds(self, definitions: str) -> None:
+        """Kinds that are not Kubernetes's own, by the YAML of their definitions."""
+        self.kubectl("create", "-f", "-", said=definitions)
+        path = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
+        for row in yaml.safe_load_all(definitions):
+            name = f"crd/{row['metadata']['name']}"
+            wait_until(lambda name=name: self.kubectl("get", name, "-o", path) == "True", name, 60)
+
+    def start_kuberay(self) -> None:
+        """KubeRay's operator with its kinds."""
+        self.add_kinds((self._bin / "kuberay-crds.yaml").read_text())
+        self._start(
+            "ray-operator",
+            "ray-operator",
+            *("--kubeconfig", str(self.kubeconfig), "--enable-leader-election=false"),
+            # No name server here knows the head's Service; the API server knows its pod.
+            "--use-kubernetes-proxy",
+            *(
+                "--metrics-addr=127.0.0.1:0",
+                f"--health-probe-bind-address=127.0.0.1:{_free_port()}",
+            ),
+        )
+
     def kill_node(self, name: str) -> None:
         """The node's machine is gone from one moment to the next, with all that ran on it."""
         process = self._processes.pop(f"kubelet-{name}")
         process.kill()
         process.wait()
+        self.kubectl("delete", "node", name)
 
     def close(self) -> None:
         """Ends everything."""
@@ -176,12 +202,14 @@ class ControlPlane:
             *("--node-monitor-period=1s", "--node-monitor-grace-period=6s"),
             *("--use-service-account-credentials=false", "--leader-elect=false"),
             *("--terminated-pod-gc-threshold=0", f"--secure-port={_free_port()}"),
+            *CALLS,
         )
         self._start(
             "scheduler",
             "kube-scheduler",
             *own,
             *("--leader-elect=false", f"--secure-port={_free_port()}"),
+            *CALLS,
         )
         found = "serviceaccount/default"
         wait_until(lambda: "default" in self.kubectl("get", found, check=False), found, 60)

@@ -83,7 +83,6 @@ def test_a_node_that_is_gone(space: Namespace, unhurried: str) -> None:
     wait_until(lambda: _on(space, "three"), "a pod on the node", 60)
     wait_until(lambda: completed(space, "gone") >= 1, "a first trial", 120)
     space.plane.kill_node("three")
-    space.plane.kubectl("delete", "node", "three")
     space.await_end("gone")
     space.check_trials("gone", 16)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.k8s
 
 
 @pytest.fixture(scope="module")
-def strict(namespaces: Callable[[], Namespace]) -> Namespace:
+def strict(namespaces: Callable[[], Namespace]) -> Iterator[Namespace]:
     made = namespaces()
     # The kind alone, without its schema: Prometheus's operator is not built here.
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -43,10 +43,9 @@ def strict(namespaces: Callable[[], Namespace]) -> Namespace:
             "versions": [version],
         },
     }
-    made.plane.kubectl("create", "-f", "-", said=yaml.safe_dump(kind))
-    name = "crd/servicemonitors.monitoring.coreos.com"
-    made.plane.kubectl("wait", "--for=condition=established", "--timeout=60s", name)
-    return made
+    made.plane.add_kinds(yaml.safe_dump(kind))
+    yield made
+    made.plane.kubectl("delete", "crd", "servicemonitors.monitoring.coreos.com")
 
 
 def dry_run(space: Namespace, manifests: list[Manifest], check: bool = True) -> str:

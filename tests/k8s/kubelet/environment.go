@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/pkg/api/v1/resource"
 	"k8s.io/kubernetes/pkg/fieldpath"
@@ -25,6 +26,22 @@ func (c *container) environment() ([]string, error) {
 	for _, row := range c.pod.k.o.variables {
 		name, value, _ := strings.Cut(row, "=")
 		set(name, value)
+	}
+	for _, from := range c.spec.EnvFrom {
+		if from.SecretRef == nil {
+			return nil, fmt.Errorf("this kubelet knows no such source")
+		}
+		secret, err := c.pod.k.client.CoreV1().Secrets(c.pod.object.Namespace).Get(context.Background(),
+			from.SecretRef.Name, metav1.GetOptions{})
+		if err != nil {
+			if errors.IsNotFound(err) && from.SecretRef.Optional != nil && *from.SecretRef.Optional {
+				continue
+			}
+			return nil, err
+		}
+		for name, value := range secret.Data {
+			set(from.Prefix+name, string(value))
+		}
 	}
 	for _, row := range c.spec.Env {
 		value := expansion.Expand(row.Value, expansion.MappingFuncFor(values))

@@ -132,6 +132,9 @@ func (k *kubelet) find(namespace, name string) *pod {
 // noteHosts writes the names of all headless Services into the pods' hosts files: this
 // cluster has no name server.
 func (k *kubelet) noteHosts(slices []any) {
+	if k.o.paper {
+		return
+	}
 	hosts := map[string]map[string][]string{}
 	for _, o := range slices {
 		slice := o.(*discoveryv1.EndpointSlice)

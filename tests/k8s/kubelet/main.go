@@ -3,7 +3,8 @@
 // a root of its own that shows this machine's programs read-only; each pod has its own network.
 // What it takes from a pod is real: commands, variables, volumes, users, grace periods,
 // containers that run beside others, logs, exec and port-forward. Images are not: those it is
-// told of are this machine's own files, any other cannot be pulled.
+// told of are this machine's own files, any other cannot be pulled. A node of paper takes pods in
+// numbers that no machine here could run.
 package main
 
 import (
@@ -22,7 +23,8 @@ import (
 
 type options struct {
 	kubeconfig, name, folder, bridge, address, subnet string
-	port, gpus                                        int
+	port, gpus, pods                                  int
+	paper                                             bool
 	labels, taints, images, binds, variables          list
 	entrypoint, workdir                               string
 }
@@ -46,6 +48,8 @@ func main() {
 	flag.StringVar(&o.subnet, "subnet", "", "the first three numbers of the pods' addresses")
 	flag.IntVar(&o.port, "port", 0, "where logs, exec and port-forward are served")
 	flag.IntVar(&o.gpus, "gpus", 0, "how many nvidia.com/gpu the node has")
+	flag.IntVar(&o.pods, "pods", 100, "how many pods the node takes")
+	flag.BoolVar(&o.paper, "paper", false, "say of every pod that it runs, and start nothing")
 	flag.Var(&o.labels, "label", "NAME=VALUE")
 	flag.Var(&o.taints, "taint", "NAME=VALUE:EFFECT")
 	flag.Var(&o.images, "image", "an image that there is")
@@ -59,7 +63,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	config.QPS, config.Burst = 100, 200
+	config.QPS, config.Burst = 500, 1000
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		log.Fatal(err)

@@ -66,7 +66,10 @@ func (k *kubelet) reportOnce(ctx context.Context) error {
 		v1.ResourceCPU:              resource.MustParse("16"),
 		v1.ResourceMemory:           resource.MustParse("64Gi"),
 		v1.ResourceEphemeralStorage: resource.MustParse("500Gi"),
-		v1.ResourcePods:             resource.MustParse("100"),
+		v1.ResourcePods:             resource.MustParse(fmt.Sprint(k.o.pods)),
+	}
+	if k.o.paper {
+		there[v1.ResourceCPU], there[v1.ResourceMemory] = resource.MustParse("10k"), resource.MustParse("100Ti")
 	}
 	if k.o.gpus > 0 {
 		there["nvidia.com/gpu"] = resource.MustParse(fmt.Sprint(k.o.gpus))

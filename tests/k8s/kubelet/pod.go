@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -80,6 +81,10 @@ func isSidecar(c *v1.Container) bool {
 }
 
 func (p *pod) run(ctx context.Context) {
+	if p.k.o.paper {
+		p.pretend(ctx)
+		return
+	}
 	if p.prepare(ctx) && p.runInit(ctx) {
 		p.mu.Lock()
 		p.initDone, p.waiting = true, ""
@@ -102,6 +107,37 @@ func (p *pod) run(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
+	p.letGo()
+}
+
+// pretend says that the pod runs until somebody wants it gone, and then that it was terminated.
+func (p *pod) pretend(ctx context.Context) {
+	p.mu.Lock()
+	for _, specs := range [][]v1.Container{p.object.Spec.InitContainers, p.object.Spec.Containers} {
+		for i := range specs {
+			p.containers[specs[i].Name] = newContainer(p, &specs[i])
+		}
+	}
+	p.initDone, p.waiting = true, ""
+	p.mu.Unlock()
+	p.tell()
+	select {
+	case <-p.ending:
+	case <-ctx.Done():
+		return
+	}
+	p.mu.Lock()
+	for _, c := range p.containers {
+		c.code, c.endedAt = 128+int(syscall.SIGTERM), metav1.Now()
+		close(c.done)
+	}
+	p.over = true
+	p.mu.Unlock()
+	p.letGo()
+}
+
+// letGo tells of the pod's end and lets nothing hold it here any more.
+func (p *pod) letGo() {
 	p.tell()
 	if err := p.k.remove(p.object); err != nil && !errors.IsNotFound(err) && !errors.IsConflict(err) {
 		log.Print("remove: ", err)
@@ -292,7 +328,7 @@ func (p *pod) writeHosts() error {
 	fmt.Fprintf(&text, "127.0.0.1 localhost\n%s %s\n", p.address, p.object.Name)
 	for service, addresses := range names {
 		for _, address := range addresses {
-			fmt.Fprintf(&text, "%s %s %s.%s.svc\n", address, service, service, p.object.Namespace)
+			fmt.Fprintf(&text, "%s %s %[2]s.%[3]s.svc %[2]s.%[3]s.svc.cluster.local\n", address, service, p.object.Namespace)
 		}
 	}
 	// In place: containers have the file itself, not its name.
