@@ -19,10 +19,20 @@ from hpo.run import Run
 _DEFECT = 70
 
 
+_FORM = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
 def set_up_logging() -> None:
     """Events go to standard error, dated."""
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=logging.INFO, format=form)
+    logging.basicConfig(level=logging.INFO, format=_FORM)
+
+
+def log_to_file_too(path: pathlib.Path) -> None:
+    """Events go to the end of this file besides."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter(_FORM))
+    logging.getLogger().addHandler(handler)
 
 
 def _wait(engine: Engine, study: pathlib.Path) -> None:

@@ -307,6 +307,8 @@ def pods(parser: Parser) -> None:
     add("--queue", metavar="NAME", help="wait in this Kueue queue")
     add("--priority", metavar="NAME", help="the pods' PriorityClass")
     add("--spot", action="store_true", help="workers prefer nodes that may be taken away")
+    add("--store", metavar="URI", help="a copy of the run in an object store, such as s3://B/P")
+    add("--monitoring", action="store_true", help="figures for Prometheus, by its operator")
 
 
 def limit_names() -> list[str]:
@@ -331,14 +333,16 @@ def typed(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
     return found
 
 
-def typed_again(arguments: Sequence[str]) -> dict[str, list[str]]:
-    """The options of a search among ``arguments`` as they were typed, by name.
+def typed_again(
+    arguments: Sequence[str], of: Sequence[Callable[[Parser], None]] = (search, limits)
+) -> dict[str, list[str]]:
+    """The options ``of`` a search among ``arguments`` as they were typed, by name.
 
     For a search that another `launch.py` is to do.
     """
     parser = Parser(prog="launch.py run", allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    search(parser)
-    limits(parser)
+    for add_options in of:
+        add_options(parser)
     for action in parser._actions:
         action.type, action.default = None, argparse.SUPPRESS
     found, _ = parser.parse_known_args(arguments)

@@ -1,7 +1,7 @@
 """The terms of a run that may be other ones at its next start.
 
-``python -m cluster.terms RUNS RUN +N`` wants N more points of a run that nobody leads, as
-`resume --trials +N` does before it searches.
+``python -m cluster.terms RUNS RUN [--trials +N] [--failed] [LIMITS]`` notes for a run that nobody
+leads what `resume` and `retry` note before they search, for a search that another process begins.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import contextlib
 import pathlib
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
+from cluster import options
+from cluster.request import limits_of
+from hpo.attempts import retried
 from hpo.errors import RunError, TuneFleetError, UsageError
 from hpo.ledger import LedgerWriter
 from hpo.registry import SAMPLERS
@@ -38,6 +42,22 @@ def with_meta(found: Run, meta: dict[str, Any]) -> Run:
     return Run(found.folder)
 
 
+def with_limits(found: Run, limits: dict[str, float]) -> Run:
+    """The run with these limits besides those that it has."""
+    return with_meta(found, {"limits": {**found.limits, **limits}}) if limits else found
+
+
+def queue_failed(found: Run) -> None:
+    """Another attempt for each trial that failed; RunError where none did, or the run is live."""
+    check_not_live(found)
+    with contextlib.closing(LedgerWriter(found.folder)) as writer:
+        with contextlib.closing(found.reader()) as reader:
+            again = retried(reader.attempts(history=False), time.time())
+        if not again:
+            raise RunError(f"no trial of run {found.id} has failed: see `launch.py trials`")
+        writer.commit(again, time.time()).result()
+
+
 def check_not_live(found: Run) -> None:
     """Raises RunError where some process leads the run."""
     if is_live(found):
@@ -52,9 +72,20 @@ def set_meta(found: Run, meta: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Does what was typed; answers the exit status."""
+    parser = options.Parser(prog="python -m cluster.terms", allow_abbrev=False)
+    parser.add_argument("runs", type=pathlib.Path)
+    parser.add_argument("run")
+    parser.add_argument("--trials")
+    parser.add_argument("--failed", action="store_true")
+    options.limits(parser)
     try:
-        runs, run_id, trials = arguments
-        with_trials(open_run(pathlib.Path(runs), run_id), trials)
+        typed = parser.parse_all(arguments)
+        found = open_run(typed.runs, typed.run)
+        if typed.failed:
+            queue_failed(found)
+        if typed.trials is not None:
+            found = with_trials(found, typed.trials)
+        with_limits(found, limits_of(typed))
     except TuneFleetError as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return error.exit_status

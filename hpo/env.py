@@ -46,6 +46,9 @@ HANDLE = "TUNEFLEET_HANDLE"
 # The port at which a chief serves its figures for Prometheus; none without it.
 METRICS_PORT = "TUNEFLEET_METRICS_PORT"
 
+# Where a copy of a run is kept, for the containers of a chief on Kubernetes that do so.
+STORE = "TUNEFLEET_STORE"
+
 # How many GPUs each worker is to have, for an engine that shares them out itself.
 GPUS_PER_WORKER = "TUNEFLEET_GPUS_PER_WORKER"
 

@@ -274,5 +274,7 @@ def test_containers_search_together_and_come_back(pods: Pods) -> None:
     status = read(pods.runs, "pods")
     assert status["state"] == "DONE" and status["trials"]["completed"] == 10
     assert {record.worker for record in run.reader().records()} == {"worker-0", "worker-1"}
+    # Both chiefs' words are there when their pods are gone.
+    assert (run.logs / "chief.log").read_text().count("serving run") == 2
     # What workers elsewhere hold opens it, and nothing else does.
     assert (pods.secret / "token").read_text().startswith(run.token)

@@ -41,10 +41,12 @@ VERBS = ["status", "trials", "best", "watch", "logs", "stop", "resume", "tensorb
 
 
 @pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("place", ["k8s", "rayjob"])
 def test_a_cluster_that_does_not_answer(
-    kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str], verb: str
+    kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str], verb: str, place: str
 ) -> None:
-    assert "no cluster answers at http://127.0.0.1" in said(capsys, 3, verb, "k8s://tuning/demo")
+    words = said(capsys, 3, verb, f"{place}://tuning/demo")
+    assert "no cluster answers at http://127.0.0.1" in words
 
 
 def test_nothing_is_read_for_a_cluster_that_is_not_configured(
@@ -75,11 +77,18 @@ def test_a_handle_that_is_none(capsys: pytest.CaptureFixture[str], handle: str, 
     assert says in said(capsys, 2, "status", handle)
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (["report", "k8s://tuning/demo"], "report does not go with k8s://tuning/demo"),
+        (["retry", "k8s://tuning/demo"], "--failed runs those again that failed"),
+        (["resume", "k8s://tuning/demo", "--grace=9"], "--grace stays as it was submitted"),
+    ],
+)
 def test_what_does_not_go_with_a_run_elsewhere(
-    kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str], typed: list[str], says: str
 ) -> None:
-    words = said(capsys, 2, "retry", "k8s://tuning/demo", "--failed")
-    assert "retry does not go with k8s://tuning/demo" in words
+    assert says in said(capsys, 2, *typed)
 
 
 def test_a_dry_run_sends_nothing(

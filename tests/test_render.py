@@ -56,6 +56,8 @@ def test_an_overlay_is_what_the_same_options_render(overlay: str) -> None:
     [
         ("spot", ["--spot"]),
         ("kueue", ["--queue=tuning"]),
+        ("monitoring", ["--monitoring"]),
+        ("object-store", ["--store=s3://BUCKET/tunefleet"]),
         ("mig", ["--gpu-resource=nvidia.com/mig-1g.10gb"]),
         ("time-sliced", ["--gpu-resource=nvidia.com/gpu.shared"]),
     ],

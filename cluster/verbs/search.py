@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,20 +12,18 @@ import time
 from typing import TYPE_CHECKING
 
 from cluster.devices import Devices, gpus_here, most_workers, share
-from cluster.entrypoint import set_up_logging
+from cluster.entrypoint import log_to_file_too, set_up_logging
 from cluster.history import results_of
 from cluster.launchers import local
 from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.request import checked, limits_of, request_of
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
-from cluster.terms import check_not_live, set_meta, with_meta, with_trials
+from cluster.terms import queue_failed, set_meta, with_limits, with_trials
 from hpo import address, env, precision, settings, tls, token_file
-from hpo.attempts import retried
 from hpo.child import understood
 from hpo.crew import Crew
 from hpo.engines.base import Engine, load_engine
 from hpo.errors import RunError, TuneFleetError, UsageError
-from hpo.ledger import LedgerWriter
 from hpo.lock import Lock
 from hpo.registry import SAMPLERS
 from hpo.run import (
@@ -94,8 +91,7 @@ def resume(args: argparse.Namespace) -> int:
     _check_place_of(found, args)
     if args.trials is not None:
         found = with_trials(found, args.trials)
-    if limits_of(args):
-        found = with_meta(found, {"limits": {**found.limits, **limits_of(args)}})
+    found = with_limits(found, limits_of(args))
     spec = ClusterSpec.from_options(args, workers=found.workers)
     _check_precision(found.settings, spec)
     return _search(found, spec, args.debug, local.Reserve([]))
@@ -110,9 +106,8 @@ def retry(args: argparse.Namespace) -> int:
     _check_place_of(found, args)
     _check_precision(found.settings, spec)
     _devices(spec, found.request.engine)
-    _queue_failed(found)
-    if limits_of(args):
-        found = with_meta(found, {"limits": {**found.limits, **limits_of(args)}})
+    queue_failed(found)
+    found = with_limits(found, limits_of(args))
     return _search(found, spec, args.debug, local.Reserve([]))
 
 
@@ -144,23 +139,14 @@ def _check_precision(chosen: settings.Settings, spec: ClusterSpec) -> None:
     precision.check_here(chosen.get("precision"), has_gpu)
 
 
-def _queue_failed(found: Run) -> None:
-    """Another attempt for each trial that failed; RunError where none did, or the run is live."""
-    check_not_live(found)
-    with contextlib.closing(LedgerWriter(found.folder)) as writer:
-        with contextlib.closing(found.reader()) as reader:
-            again = retried(reader.attempts(history=False), time.time())
-        if not again:
-            raise RunError(f"no trial of run {found.id} has failed: see `launch.py trials`")
-        writer.commit(again, time.time()).result()
-
-
 def _lead_or_search(
     found: Run, role: env.Role | None, spec: ClusterSpec, debug: bool, reserve: local.Reserve
 ) -> int:
     if role is None:
         return _search(found, spec, debug, reserve)
     print(f"run {found.id}", flush=True)
+    # Where it was started may be gone before somebody asks.
+    log_to_file_too(found.logs / f"{env.CHIEF_ID}.log")
     os.environ.update({**env.insecure(spec.insecure), **env.grace(spec.grace_s)})
     os.environ.update(env.gpus_each(spec.gpus_per_worker))
     if given := os.environ.get(env.TOKEN_FILE):

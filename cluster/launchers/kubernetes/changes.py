@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.launchers.base import Handle
@@ -48,19 +49,22 @@ class Changer:
         print(f"go on with: python launch.py resume {self._handle}")
         return 0
 
-    def resume(self, trials: str | None, workers: int | None) -> int:
-        """Lets the run go on, with more trials or other numbers of workers where asked for."""
+    def resume(self, terms: Sequence[str], workers: int | None) -> int:
+        """Lets the run go on, under other terms or with other numbers of workers if asked for.
+
+        ``terms`` are what `cluster.terms` takes.
+        """
         standing = self._there.look()
         if not self._is_whole(standing):
             raise RunError(f"run {self._handle.id} is gone but for its results: submit it again")
         self._check_no_queue(standing)
         if not standing.ended and not standing.suspended:
-            if trials is not None:
+            if terms:
                 raise RunError(f"run {self._handle.id} is running: stop it first")
             print(f"run {self._handle} is running")
             return 0
-        if trials is not None:
-            self._want(standing, trials)
+        if terms:
+            self._note(standing, terms)
         remove_viewer(self._there)
         if standing.ended:
             self._again(standing)
@@ -139,10 +143,10 @@ class Changer:
                 )
             time.sleep(_LOOK_S)
 
-    def _want(self, standing: Standing, trials: str) -> None:
-        """Writes the new number of trials into the ledger, from the pod that has it."""
+    def _note(self, standing: Standing, terms: Sequence[str]) -> None:
+        """Writes other terms into the ledger, from the pod that has it."""
         pod = ensure_viewer(self._there, standing)
-        words = ["python", "-m", "cluster.terms", "/runs", self._handle.id, trials]
+        words = ["python", "-m", "cluster.terms", "/runs", self._handle.id, *terms]
         name, said = pod["metadata"]["name"], io.BytesIO()
         if execute(self._connection, name, VIEWER, words, io.BytesIO(), said):
             raise RunError(said.getvalue().decode().strip().removeprefix("launch.py: "))

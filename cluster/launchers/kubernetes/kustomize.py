@@ -138,7 +138,7 @@ def _chosen(manifests: Sequence[Manifest], select: Mapping[str, str]) -> list[Ma
         manifest
         for manifest in manifests
         if manifest["kind"] == select["kind"]
-        and manifest["metadata"]["name"] == select.get("name", manifest["metadata"]["name"])
+        and re.fullmatch(select.get("name", ".*"), manifest["metadata"]["name"])
     ]
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import yaml
 
-from cluster import tables
+from cluster import options, tables
 from cluster.launchers.base import Handle, Launcher
 from cluster.launchers.kubernetes import asked
 from cluster.launchers.kubernetes.changes import Changer
@@ -37,6 +37,7 @@ class Kubernetes(Launcher):
     takes = (
         *("kubeconfig", "context", "namespace", "image", "worker_image", "pull_policy", "cpus"),
         *("memory", "gpu_resource", "storage", "storage_class", "queue", "priority", "spot"),
+        *("store", "monitoring"),
     )
     # The kind of object that a run is, and its image where none is named.
     owner: ClassVar[str] = "Job"
@@ -93,24 +94,11 @@ class Kubernetes(Launcher):
 
     def of_run(self, verb: str, handle: Handle, args: argparse.Namespace) -> int:
         """Does ``verb`` with a run."""
+        if verb not in _VERBS:
+            raise UsageError(f"{verb} does not go with {handle}: {', '.join(_VERBS)} do")
         connection = Connection(args, handle.where)
         reader = Reader(connection, handle, self.owner)
-        changer = self._changer(connection, handle)
-        doing: dict[str, Callable[[argparse.Namespace], int]] = {
-            "status": reader.status,
-            "watch": reader.watch,
-            "logs": reader.logs,
-            "export": reader.export,
-            "tensorboard": reader.tensorboard,
-            "trials": lambda args: reader.do("trials", args),
-            "best": lambda args: reader.do("best", args),
-            "stop": lambda args: changer.stop(args.now),
-            "resume": lambda args: changer.resume(args.trials, args.workers),
-            "scale": lambda args: changer.scale(args.workers),
-        }
-        if verb not in doing:
-            raise UsageError(f"{verb} does not go with {handle}: {', '.join(doing)} do")
-        return doing[verb](args)
+        return _VERBS[verb](reader, self._changer(connection, handle), args)
 
     def fetch(self, handle: Handle, args: argparse.Namespace, folder: pathlib.Path) -> None:
         """Copies the run's ledger into ``folder``, from the pod that has it mounted."""
@@ -132,6 +120,42 @@ class Kubernetes(Launcher):
 
     def _changer(self, connection: Connection, handle: Handle) -> Changer:
         return Changer(connection, handle)
+
+
+_VERBS: dict[str, Callable[[Reader, Changer, argparse.Namespace], int]] = {
+    "status": lambda reader, _, args: reader.status(args),
+    "watch": lambda reader, _, args: reader.watch(args),
+    "logs": lambda reader, _, args: reader.logs(args),
+    "trials": lambda reader, _, args: reader.do("trials", args),
+    "best": lambda reader, _, args: reader.do("best", args),
+    "export": lambda reader, _, args: reader.export(args),
+    "tensorboard": lambda reader, _, args: reader.tensorboard(args),
+    "stop": lambda _, changer, args: changer.stop(args.now),
+    "resume": lambda _, changer, args: changer.resume(_terms(args), args.workers),
+    "retry": lambda _, changer, args: changer.resume(_failed(args), args.workers),
+    "scale": lambda _, changer, args: changer.scale(args.workers),
+}
+
+
+def _terms(args: argparse.Namespace) -> list[str]:
+    """What the ledger is to note before a run goes on.
+
+    UsageError for what a run elsewhere is given once and for all.
+    """
+    fixed = options.typed_again(args.arguments, [options.place])
+    fixed.pop("--workers", None)
+    if fixed:
+        raise UsageError(f"{', '.join(fixed)} stays as it was submitted: leave it out")
+    typed = options.typed_again(args.arguments, [options.limits])
+    if getattr(args, "trials", None) is not None:
+        typed["--trials"] = [args.trials]
+    return [f"{name}={value}" for name, values in typed.items() for value in values]
+
+
+def _failed(args: argparse.Namespace) -> list[str]:
+    if not args.failed:
+        raise UsageError("retry which trials? --failed runs those again that failed")
+    return ["--failed", *_terms(args)]
 
 
 def _print(manifests: Sequence[Manifest]) -> None:

@@ -222,14 +222,12 @@ class Reader:
         if not rows:
             return
         print()
-        headers = ("pod", "node", "phase", "restarts", "why, or what befell it last")
+        headers = ("pod", "node", "phase", "restarts", "why", "what befell it last")
         cells = []
         for row in rows:
-            words = row.reason or row.event
-            hint = advice(words)
-            cells.append(
-                (row.name, row.node, row.phase, str(row.restarts), f"{words}{hint and ': '}{hint}")
-            )
+            hint = advice(row.reason) or advice(row.event)
+            why = ": ".join(filter(None, (row.reason, hint)))
+            cells.append((row.name, row.node, row.phase, str(row.restarts), why, row.event))
         tables.print_table(headers, cells)
 
 

@@ -70,7 +70,13 @@ def render(search: Search, spec: KubernetesSpec) -> list[Manifest]:
 
 
 def _components(spec: KubernetesSpec) -> list[str]:
-    chosen = {"gpu": spec.gpus > 0, "spot": spec.spot, "kueue": spec.queue is not None}
+    chosen = {
+        "gpu": spec.gpus > 0,
+        "spot": spec.spot,
+        "kueue": spec.queue is not None,
+        "monitoring": spec.monitoring,
+        "object-store": spec.store is not None,
+    }
     return ["instance", *(name for name, is_chosen in chosen.items() if is_chosen)]
 
 
@@ -82,10 +88,16 @@ def _chief(search: Search, spec: KubernetesSpec) -> list[Patch]:
     # The base ends with an option of its own: --trials.
     changes = [{"op": "remove", "path": f"{_CONTAINER}/args/4"}]
     changes += [added(f"{_CONTAINER}/args/-", _literal(text)) for text in search.options]
-    tensorboard = "/spec/template/spec/initContainers/0"
-    changes += [replaced(f"{part}/image", spec.image) for part in (_CONTAINER, tensorboard)]
-    if spec.pull_policy:
-        changes.append(added(f"{tensorboard}/imagePullPolicy", spec.pull_policy))
+    beside = "/spec/template/spec/initContainers"
+    # TensorBoard, and with a store what brings the run back and what keeps its copy.
+    stored = [f"{beside}/{number}" for number in (1, 2)] if spec.store else []
+    changes.append(replaced(f"{_CONTAINER}/image", spec.image))
+    for part in (f"{beside}/0", *stored):
+        changes.append(replaced(f"{part}/image", spec.image))
+        if spec.pull_policy:
+            changes.append(added(f"{part}/imagePullPolicy", spec.pull_policy))
+    for part in stored:
+        changes += variable(part, 1, env.STORE, str(spec.store))
     return [_of(CHIEF, changes)]
 
 

@@ -15,6 +15,7 @@ GPU = "nvidia.com/gpu"
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
 _IMAGE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?")
 _RESOURCE = re.compile(r"[a-z0-9.-]+/[\w.-]+")
+_STORE = re.compile(r"(s3|gs|abfs|abfss|file)://[^/\s]\S*|file:///\S+")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
@@ -40,6 +41,8 @@ class KubernetesSpec:
     queue: str | None = None
     priority: str | None = None
     spot: bool = False
+    monitoring: bool = False
+    store: str | None = None
     grace_s: float = env.DEFAULT_GRACE_S
     lease_s: float = 30.0
     data_dir: str | None = None
@@ -74,6 +77,8 @@ class KubernetesSpec:
             queue=args.queue,
             priority=args.priority,
             spot=args.spot,
+            monitoring=args.monitoring,
+            store=args.store,
             grace_s=env.grace_s() if args.grace is None else args.grace,
             lease_s=getattr(args, "lease", None) or cls.lease_s,
             data_dir=None if args.data_dir is None else str(args.data_dir),
@@ -88,6 +93,7 @@ _FORMS = (
     ("worker_image", _IMAGE, "an image such as registry.example/tunefleet-gpu:1"),
     ("gpu_resource", _RESOURCE, "a resource's name such as nvidia.com/gpu"),
     ("storage_class", _NAME, "the name of a StorageClass"),
+    ("store", _STORE, "a URI such as s3://BUCKET/PREFIX, gs://... or abfs://..."),
     ("queue", _NAME, "the name of a LocalQueue"),
     ("priority", _NAME, "the name of a PriorityClass"),
 )

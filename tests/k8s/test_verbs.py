@@ -1,0 +1,79 @@
+"""What changes a run, and what is left of it when its pods are gone."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from tests.k8s.conftest import Namespace
+from tests.live import STUDIES, wait_until
+
+pytestmark = pytest.mark.k8s
+
+
+def test_stopping_now_puts_trials_back(space: Namespace, unhurried: str) -> None:
+    handle = space.handle("now")
+    space.submit(unhurried, "now", "--workers=1", "--trials=4", "--grace=60", "--seed=1")
+    wait_until(lambda: space.read("status", "now")["trials"]["running"] == 1, "a trial", 120)
+    space.launch("stop", handle, "--now")
+    assert not space.pod("now", "chief")
+    # Without --now the trial would have had a minute, and have come to its end.
+    (row,) = [row for row in space.read("trials", "now") if row["state"] == "FAILED"]
+    assert row["failure"] == "PREEMPTED"
+    assert space.read("status", "now")["state"] == "STOPPED"
+    space.launch("resume", handle)
+    space.await_end("now")
+    space.check_trials("now", 4)
+
+
+def test_failed_trials_run_again_and_the_log_stays(
+    space: Namespace, tmp_path: pathlib.Path
+) -> None:
+    study = tmp_path / "mending.py"
+    text = (STUDIES / "mending.py").read_text()
+    # Two of six points fail, whatever is done.
+    study.write_text(text.replace('"/nonexistent"', '"/study"'))
+    assert study.read_text() != text
+    handle = space.handle("again")
+    words = ["--workers=1", "--sampler=grid", "--code-retries=0", "--same-error=50"]
+    space.submit(str(study), "again", *words)
+    space.await_end("again")
+    assert space.read("status", "again")["trials"]["failed"] == 2
+
+    said = space.launch("retry", handle, "--failed", "--code-retries=2").stdout
+    assert f"watch {handle}" in said
+    space.await_end("again")
+    attempts = [row["attempt"] for row in space.read("trials", "again") if row["failure"] == "CODE"]
+    # Three times each, as the new limit says; what was completed was left alone.
+    assert sorted(attempts) == [1, 1, 2, 2, 3, 3]
+    assert space.read("status", "again")["trials"]["completed"] == 4
+
+    # A day after the end the cluster takes the Jobs and their pods away.
+    space.kubectl("delete", "job", "tunefleet-again-chief", "tunefleet-again-worker")
+    labels = "app.kubernetes.io/component=chief"
+    gone = ("get", "pods", "-l", labels, "-o", "name")
+    wait_until(lambda: not space.kubectl(*gone).startswith("pod/"), "no chief", 60)
+    assert "serving run again" in space.launch("logs", handle).stdout
+    assert "gone but for its results: submit it again" in (
+        space.launch("resume", handle, status=2).stderr
+    )
+
+
+def test_a_run_with_a_copy(space: Namespace) -> None:
+    study = str(STUDIES / "slow.py")
+    space.submit(study, "kept", "--trials=4", "--workers=1", "--store=file:///runs/copy")
+    space.await_end("kept")
+    # The viewer sees what the chief's neighbour wrote after the chief's end.
+    space.check_trials("kept", 4)
+    words = ["exec", "tunefleet-kept-viewer", "--", "ls", "/runs/copy/kept"]
+    assert "ledger.db" in space.kubectl(*words)
+
+
+def test_figures_without_those_who_fetch_them_are_refused(space: Namespace) -> None:
+    study = str(STUDIES / "slow.py")
+    said = space.submit(study, "seen", "--monitoring", status=3).stderr
+    assert "have Prometheus's operator installed" in said and said.count("\n") == 1
+    assert "No resources found" in space.kubectl(
+        "get", "pvc,job,secret", "-l", "app.kubernetes.io/instance=seen"
+    )
