@@ -80,7 +80,6 @@ def test_a_handle_that_is_none(capsys: pytest.CaptureFixture[str], handle: str, 
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        (["report", "k8s://tuning/demo"], "report does not go with k8s://tuning/demo"),
         (["retry", "k8s://tuning/demo"], "--failed runs those again that failed"),
         (["resume", "k8s://tuning/demo", "--grace=9"], "--grace stays as it was submitted"),
     ],
