@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import secrets
@@ -36,7 +37,7 @@ class RayHead:
         self,
         cpus: int = 2,
         gpus: int = 0,
-        autoscaling: pathlib.Path | None = None,
+        autoscaling: dict[str, Any] | None = None,
         **environment: str,
     ) -> None:
         # Short: Ray's sockets have their names in it.
@@ -73,7 +74,10 @@ class RayHead:
         words += [f"--temp-dir={self.folder}/r", "--object-store-memory=80000000"]
         words += ["--disable-usage-stats"]
         if self._autoscaling:
-            words += [f"--autoscaling-config={self._autoscaling}"]
+            config = self.folder / "scaling.json"
+            provider = {**self._autoscaling["provider"], "gcs_address": f"127.0.0.1:{self.port}"}
+            config.write_text(json.dumps({**self._autoscaling, "provider": provider}))
+            words += [f"--autoscaling-config={config}"]
         own = {"HOME": str(self.home), "RAY_worker_niceness": "0", **self._environment}
         # The environment of this test is the one that is installed.
         words = [f'. "$0" && PATH="{_BIN}:$PATH" && exec "$@"', str(_ENVIRONMENT), *words]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import subprocess
@@ -103,10 +102,8 @@ def test_a_trial_with_several_gpus_has_them_on_one_node(head: RayHead, study: st
 def test_nodes_come_when_trials_wait_and_go_when_none_do(
     tmp_path: pathlib.Path, study: str
 ) -> None:
-    config = tmp_path / "scaling.yaml"
-    config.write_text(json.dumps(SCALING))
     fast = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
-    head = RayHead(cpus=0, autoscaling=config, PATH=made_up_driver(tmp_path), **fast)
+    head = RayHead(cpus=0, autoscaling=SCALING, PATH=made_up_driver(tmp_path), **fast)
     try:
         assert _nodes(head) == 1
         rows = search(head, study, "grows", "--gpus-per-worker", "1", "--trials", "4")
@@ -131,12 +128,12 @@ SCALING: dict[str, Any] = {
     "upscaling_speed": 100.0,
     "idle_timeout_minutes": 0.1,
     "provider": {"type": "fake_multinode"},
-    "head_node_type": "head",
+    "head_node_type": "ray.head.default",
     "available_node_types": {
-        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "gpu": {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "max_workers": 3},
     },
-    **{"docker": {}, "auth": {}, "file_mounts": {}, "cluster_synced_files": []},
+    **{"docker": {}, "auth": {"ssh_user": "nobody"}, "file_mounts": {}, "cluster_synced_files": []},
     **{"initialization_commands": [], "setup_commands": [], "head_setup_commands": []},
     **{"worker_setup_commands": [], "head_start_ray_commands": []},
     **{"worker_start_ray_commands": [], "file_mounts_sync_continuously": False},

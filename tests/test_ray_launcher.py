@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import ROOT, STUDIES, environment, read, wait_until
+from tests.live import ROOT, STUDIES, environment, processes_of, read, wait_until
 from tests.ray_head import RayHead
 
 # Each verb is a job on a cluster that may be busy.
@@ -216,6 +218,29 @@ def test_a_run_is_stopped_and_goes_on_and_is_not_started_twice(head: RayHead) ->
     ends = [row["trial_id"] for row in rows(head, "long") if row["state"] == "COMPLETED"]
     assert sorted(ends) == sorted(set(ends)) and len(ends) == 13 and before <= set(ends)
     assert status(head, "long")["job"]["name"] == "tunefleet_long_2"
+
+
+def test_a_killed_driver_is_a_job_that_failed_and_its_run_goes_on(head: RayHead) -> None:
+    handle = f"raycluster://{head.where}/driver"
+    begun = submit(head, "driver", "--trials", "8", "--workers", "2")
+    assert begun.returncode == 0, begun.stderr
+    ledger = head.home / "runs" / "driver"
+    wait_until(
+        lambda: any(row["state"] == "COMPLETED" for row in local(ledger)), "a completed trial", 300
+    )
+    for pid in processes_of("--id=driver"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    before = [row for row in local(ledger) if row["state"] == "COMPLETED"]
+    wait_until(lambda: status(head, "driver")["job"]["status"] == "FAILED", "the job's end", 120)
+    assert status(head, "driver")["state"] == "STOPPED"
+    resumed = head.launch("resume", handle)
+    assert resumed.returncode == 0, resumed.stderr
+    watched = head.launch("watch", handle, timeout=900)
+    assert watched.returncode == 0, watched.stdout + watched.stderr
+    done = [row for row in local(ledger) if row["state"] == "COMPLETED"]
+    assert [row for row in done if row in before] == before
+    assert len({row["trial_id"] for row in done}) == len(done) == 8
 
 
 def test_a_head_that_was_started_anew_lets_a_run_go_on(head: RayHead) -> None:
