@@ -40,7 +40,7 @@ def hosts() -> Iterator[SshHosts]:
 
 
 @pytest.fixture(scope="module")
-def dashboard(hosts: SshHosts) -> Iterator[None]:
+def dashboard(hosts: SshHosts) -> Iterator[subprocess.Popen[str]]:
     """The cluster is up, and its dashboard's port is led to the desk."""
     hosts.done("ray", "up", "-y", "--no-config-cache", str(hosts.config), timeout=1200)
     leading = hosts.type("ray", "dashboard", str(hosts.config))
@@ -51,7 +51,7 @@ def dashboard(hosts: SshHosts) -> Iterator[None]:
         return len(json.loads(said)["nodes"].split("; ")) if status == 0 else 0
 
     wait_until(lambda: nodes() == 3, "three nodes", 600)
-    yield
+    yield leading
     leading.send_signal(signal.SIGTERM)
     leading.communicate(timeout=60)
 
@@ -69,7 +69,7 @@ def _rows(hosts: SshHosts, run_id: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
 
 
-def test_ray_submit_searches_on_all_hosts(hosts: SshHosts, dashboard: None) -> None:
+def test_ray_submit_searches_on_all_hosts(hosts: SshHosts, dashboard: object) -> None:
     run = ("run", STUDY, "--engine", "ray", "--id", "plain", "--trials", "3", "--workers", "3")
     said = hosts.done("ray", "submit", str(hosts.config), "launch.py", "--", *run, "--seed", "1")
     assert "run plain DONE: 3 of 3 trials ended" in said, said[-2000:]
@@ -77,7 +77,7 @@ def test_ray_submit_searches_on_all_hosts(hosts: SshHosts, dashboard: None) -> N
     assert {row["state"] for row in rows} == {"COMPLETED"} and len(rows) == 3
 
 
-def test_a_search_outlives_a_host_that_is_cut_off(hosts: SshHosts, dashboard: None) -> None:
+def test_a_search_outlives_a_host_that_is_cut_off(hosts: SshHosts, dashboard: object) -> None:
     place = ("--on", "ray", "--id", "sent")
     size = ("--trials", "9", "--workers", "3", "--seed", "1", "--lease", "10")
     status, said = _launch(hosts, "submit", STUDY, *place, *size)
@@ -99,7 +99,10 @@ def test_a_search_outlives_a_host_that_is_cut_off(hosts: SshHosts, dashboard: No
     hosts.network.plug(2, is_in=True)
 
 
-def test_ray_down_leaves_nothing(hosts: SshHosts, dashboard: None) -> None:
+def test_ray_down_leaves_nothing(hosts: SshHosts, dashboard: subprocess.Popen[str]) -> None:
+    # It is a command on the head, too.
+    dashboard.terminate()
+    dashboard.wait()
     hosts.done("ray", "down", "-y", str(hosts.config))
     for number in range(3):
-        wait_until(lambda n=number: not hosts.running(n), f"nothing on host {number}", 120)
+        wait_until(lambda n=number: not hosts.running(n), f"nothing on host {number}", 240)
