@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -52,8 +53,12 @@ def missing_nodes(config: dict[str, Any], now: Sequence[Node]) -> list[Node]:
     return found[: max(0, left)]
 
 
+@functools.cache
 def _configuration(gcs_address: str) -> dict[str, Any] | None:
-    """What the autoscaler of this cluster goes by, if it is a process of this host."""
+    """What the autoscaler of this cluster goes by, if it is a process of this host.
+
+    It begins with the cluster and goes by one file to its end.
+    """
     import yaml
 
     for words in _commands():
