@@ -52,6 +52,10 @@ class Store:
         if self._folder.exists():
             return False
         with _plainly(self._uri):
+            bucket = self._base.partition("/")[0]
+            # Of a folder's path that is nothing; a bucket that is not there is a misspelt one.
+            if bucket and not self._there.get_file_info(bucket).type:
+                raise FileNotFoundError(f"there is no {bucket}")
             names = self._names()
             if ledger.FILE not in names:
                 return False
@@ -162,7 +166,8 @@ def main(arguments: Sequence[str]) -> int:
         store = Store(typed.runs, typed.run, typed.uri)
         if typed.keep is None:
             came = store.restore()
-            print(f"run {typed.run} {'came back from its copy' if came else 'needs no copy'}")
+            how = "came back from its copy" if came else "is here, or has no copy"
+            print(f"run {typed.run} {how}")
         else:
             _go_on(store, typed.keep)
     except TuneFleetError as error:

@@ -87,9 +87,9 @@ class Connection:
         own = {"apiVersion": found["apiVersion"], "kind": kind}
         return [own | row for row in found["items"]]
 
-    def of_run(self, kind: str, run_id: str) -> list[Manifest]:
+    def of_run(self, kind: str, run_id: str, **query: Any) -> list[Manifest]:
         """The objects of a kind that belong to a run."""
-        return self.every(kind, f"{INSTANCE}={run_id}")
+        return self.every(kind, f"{INSTANCE}={run_id}", **query)
 
     def namespace_labels(self) -> dict[str, str] | None:
         """The namespace's labels; None where one may not see them.

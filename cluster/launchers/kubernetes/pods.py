@@ -107,8 +107,11 @@ class There:
         """The name of the chief's Job, or of the RayJob."""
         return owner_name(self.owner, self.id)
 
-    def look(self) -> Standing:
-        """What there is of it; RunError where nothing is."""
+    def look(self, most: int = 0) -> Standing:
+        """What there is of it; RunError where nothing is.
+
+        ``most`` stands for so many pods at most, the chief's before the workers'; 0 for all.
+        """
         made = {row["metadata"]["name"]: row for row in self.connection.of_run(self.owner, self.id)}
         chief = made.get(self.owner_name)
         if (

@@ -19,7 +19,9 @@ from hpo.run import SearchRequest
 REQUEST = "tunefleet.dev/request"
 _LOOK_S = 0.5
 # What is wrong with an image or a quota shows within seconds; a long pull is nothing wrong.
-_FIRST_LOOK_S = 15.0
+_FIRST_LOOK_S = 6.0
+# What is wrong with one of a thousand pods is wrong with the first of them.
+_SOME = 20
 # The volume claim first: whoever makes it makes the run. The Jobs last, when all is there.
 _ORDER = ("PersistentVolumeClaim", "Secret", "ConfigMap", "ServiceAccount", "NetworkPolicy")
 _LAST = ("Service", "PodDisruptionBudget", "ServiceMonitor", "Job", "RayJob")
@@ -111,7 +113,7 @@ def _await_start(there: There) -> None:
     """Looks whether pods start; PlaceError where they cannot without another request."""
     deadline = time.monotonic() + _FIRST_LOOK_S
     while time.monotonic() < deadline:
-        standing = there.look()
+        standing = there.look(_SOME)
         if words := hopeless(standing):
             raise PlaceError(f"{words} (nothing was left in the cluster)")
         if standing.serving() or standing.ended or standing.suspended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import sys
@@ -42,8 +43,9 @@ class RayChanger(Changer):
         """Lets trials end while their workers are there; the cluster goes only then."""
         if head := standing.serving():
             words = ["stop", self._handle.id, *(["--now"] if now else [])]
-            # Where it cannot be asked, its own end will do: see preStop in k8s/rayjob.
-            self._inside(head, words, io.BytesIO(), io.BytesIO())
+            # Where it goes before it has answered its own end has drained it: see preStop.
+            with contextlib.suppress(PlaceError):
+                self._inside(head, words, io.BytesIO(), io.BytesIO())
         self._suspend(True)
 
     def _suspend(self, suspended: bool) -> None:
