@@ -1,6 +1,5 @@
 # One image for chief, workers and viewer: `launch.py` with its locked requirements and the data
-# of the published studies. `--build-arg GPU=1` brings the CUDA libraries for workers on GPUs,
-# `--build-arg RAY=1` what a Ray cluster of KubeRay's needs besides.
+# of the published studies. `--build-arg GPU=1` brings the CUDA libraries for workers on GPUs.
 #
 #   docker build -t REGISTRY/tunefleet:1 .
 #   docker build -t REGISTRY/tunefleet-gpu:1 --build-arg GPU=1 .
@@ -10,13 +9,11 @@ ARG PYTHON=python:3.11-slim-bookworm
 # --- what is installed, in a stage whose tools and caches stay behind ------------------------
 FROM ${PYTHON} AS build
 ARG GPU=
-ARG RAY=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-COPY requirements.txt requirements-gpu.txt requirements-ray.txt ./
+COPY requirements.txt requirements-gpu.txt ./
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-compile -r "requirements${GPU:+-gpu}.txt" \
-        ${RAY:+-r requirements-ray.txt} \
     # pip is for building; nothing is installed in a running container.
     && /opt/venv/bin/pip uninstall --yes setuptools pip
 # Fashion-MNIST from Debian's own package, so that a search needs no way out of the cluster.

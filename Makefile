@@ -86,8 +86,7 @@ bench: $(VENV)/.dev data
 
 lock:
 	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
-	for name in requirements requirements-gpu requirements-dev requirements-browser requirements-gp \
-	    requirements-ray; do \
+	for name in requirements requirements-gpu requirements-dev requirements-browser requirements-gp; do \
 	    $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	        --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 	        $$name.in -o $$name.txt; done

@@ -13,7 +13,6 @@ import contextlib
 import pathlib
 import shutil
 import signal
-import sqlite3
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from typing import Any
 
 from hpo import ledger, token_file
 from hpo.errors import PlaceError, TuneFleetError
+from hpo.ledger import snapshot
 from hpo.run import Run, check_id
 
 # What opens a chief stays with it, and what only its own host can use.
@@ -80,7 +80,7 @@ class Store:
             return
         with tempfile.TemporaryDirectory() as scratch, _plainly(self._uri):
             whole = pathlib.Path(scratch) / ledger.FILE
-            _snapshot(self._folder / ledger.FILE, whole)
+            snapshot.unpack(snapshot.pack(self._folder), whole.parent)
             found = dict(_files(self._folder))
             for name, state in found.items():
                 if self._copied.get(name) != state:
@@ -118,15 +118,6 @@ def _complete(run: Run) -> None:
     for folder in (run.weights, run.logs, run.checkpoints, run.tensorboard):
         folder.mkdir(exist_ok=True)
     token_file.write(run.token_file, token_file.Secret(token_file.new_token(), ""))
-
-
-def _snapshot(source: pathlib.Path, target: pathlib.Path) -> None:
-    """The ledger as one whole file, also while a chief writes it."""
-    with (
-        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as old,
-        contextlib.closing(sqlite3.connect(target)) as new,
-    ):
-        old.backup(new)
 
 
 def _files(folder: pathlib.Path) -> Iterator[tuple[str, tuple[int, int]]]:

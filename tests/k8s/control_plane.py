@@ -30,7 +30,7 @@ from tests.live import ROOT, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
 BRIDGE, BRIDGE_ADDRESS = "tunefleet-k8s", "10.79.0.1"
-IMAGES = ("tunefleet:1", "tunefleet-gpu:1", "tunefleet-ray:1", "tunefleet-ray-gpu:1")
+IMAGES = ("tunefleet:1", "tunefleet-gpu:1")
 # Their own limit of 20 calls a second would make a thousand pods a matter of minutes.
 CALLS = ("--kube-api-qps=300", "--kube-api-burst=600")
 

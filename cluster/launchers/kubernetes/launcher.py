@@ -20,7 +20,7 @@ from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.pods import There
 from cluster.launchers.kubernetes.reading import Reader, list_runs
 from cluster.launchers.kubernetes.render import Search, render
-from cluster.launchers.kubernetes.spec import DEFAULT_IMAGE, KubernetesSpec
+from cluster.launchers.kubernetes.spec import KubernetesSpec
 from cluster.launchers.kubernetes.submission import submit
 from cluster.launchers.kubernetes.templates import Manifest
 from cluster.request import checked, read_here
@@ -39,20 +39,19 @@ class Kubernetes(Launcher):
         *("memory", "gpu_resource", "storage", "storage_class", "queue", "priority", "spot"),
         *("store", "monitoring"),
     )
-    # The kind of object that a run is, and its image where none is named.
+    # The kind of object that a run is.
     owner: ClassVar[str] = "Job"
-    image: ClassVar[str] = DEFAULT_IMAGE
     rights: ClassVar[Sequence[tuple[str, str, str]]] = RIGHTS
 
     def render(self, args: argparse.Namespace) -> int:
         """Prints the manifests as YAML, all but the Secret."""
         search, _ = self._asked(args)
-        _print(self._render(search, self._spec(args)))
+        _print(self._render(search, KubernetesSpec.from_options(args)))
         return 0
 
     def submit(self, args: argparse.Namespace) -> int:
         """Makes the run, or attaches to it, and prints its handle and what is next."""
-        spec = self._spec(args)
+        spec = KubernetesSpec.from_options(args)
         # Before the study is read for seconds.
         search, request = self._asked(args)
         connection = None if args.dry_run else Connection(args)
@@ -83,7 +82,7 @@ class Kubernetes(Launcher):
 
     def doctor(self, args: argparse.Namespace) -> int:
         """Prints what the namespace has and lacks for a search."""
-        spec = self._spec(args)
+        spec = KubernetesSpec.from_options(args)
         manifests = self._render(Search(id="doctor", study="digits"), spec)
         found = examine(Connection(args), spec, manifests, self.rights)
         if args.json:
@@ -108,9 +107,6 @@ class Kubernetes(Launcher):
         """The search that was typed; UsageError for what cannot be done there."""
         asked.check_engine(args)
         return asked.search_of(args)
-
-    def _spec(self, args: argparse.Namespace) -> KubernetesSpec:
-        return KubernetesSpec.from_options(args, self.image)
 
     def _render(self, search: Search, spec: KubernetesSpec) -> list[Manifest]:
         return render(search, spec)

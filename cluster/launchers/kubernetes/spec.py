@@ -48,9 +48,7 @@ class KubernetesSpec:
     data_dir: str | None = None
 
     @classmethod
-    def from_options(
-        cls, args: argparse.Namespace, default_image: str = DEFAULT_IMAGE
-    ) -> KubernetesSpec:
+    def from_options(cls, args: argparse.Namespace) -> KubernetesSpec:
         """The spec that was typed; UsageError where a part of it cannot be."""
         for option, pattern, right in _FORMS:
             typed = getattr(args, option)
@@ -62,7 +60,7 @@ class KubernetesSpec:
                 f"--gpus-per-worker {args.gpus_per_worker:g}: a pod has whole GPUs; "
                 "see --gpu-resource for slices and shares of one"
             )
-        image = args.image or default_image
+        image = args.image or DEFAULT_IMAGE
         return cls(
             workers=args.workers or DEFAULT_WORKERS,
             gpus=gpus,

@@ -25,7 +25,6 @@ class RayJob(Kubernetes):
     scheme = "rayjob"
     engine = "ray"
     owner = KIND
-    image = "tunefleet-ray:1"
     rights = RAY_RIGHTS
 
     def _asked(self, args: argparse.Namespace) -> tuple[Search, SearchRequest]:
