@@ -103,6 +103,9 @@ def test_nodes_come_when_trials_wait_and_go_when_none_do(
     tmp_path: pathlib.Path, study: str
 ) -> None:
     fast = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
+    # As `ray up` has it on clouds.
+    fast |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": HEAD}
+    fast |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD}
     head = RayHead(cpus=0, autoscaling=SCALING, PATH=made_up_driver(tmp_path), **fast)
     try:
         assert _nodes(head) == 1
@@ -121,13 +124,22 @@ def test_nodes_come_when_trials_wait_and_go_when_none_do(
         head.close()
 
 
+# What that kind of cluster calls its head.
+HEAD = "f" * 51 + "0" * 5
 # As `ray up` writes it, for nodes that are more processes of this machine.
 SCALING: dict[str, Any] = {
     "cluster_name": "scaling",
     "max_workers": 3,
     "upscaling_speed": 100.0,
     "idle_timeout_minutes": 0.1,
-    "provider": {"type": "fake_multinode"},
+    "provider": {
+        "type": "external",
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+        "head_node_id": HEAD,
+        "launch_multiple": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    },
     "head_node_type": "ray.head.default",
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
