@@ -19,6 +19,8 @@ class WeightsStore:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self._folder = folder
+        with on_disk(folder):
+            folder.mkdir(exist_ok=True)
 
     @property
     def empty(self) -> bool:

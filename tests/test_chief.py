@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -76,6 +79,28 @@ def test_a_failure_is_explained_before_the_end(chief: HandMade) -> None:
     record = chief.run.reader().records()[0]
     assert (record.failure, record.error) == (Failure.OOM, "too large\nfor this device")
     assert chief.run.trial_log(trial.trial_id, 1).read_text() == "what it printed"
+
+
+def test_a_chief_that_cannot_answer_a_call_says_so_and_leaves(chief: HandMade) -> None:
+    client = chief.joined()
+    trial = granted(client)
+    # Somebody tidies up under a search that runs.
+    shutil.rmtree(chief.run.weights)
+    # The worker asks again and again, as it does of a chief that will be back.
+    ending = threading.Thread(target=_until_closed, args=(client, trial))
+    ending.start()
+    _, said = chief.process.communicate(timeout=20)
+    client.close()
+    ending.join()
+    assert chief.process.returncode == 3
+    assert said.splitlines()[-1].startswith("launch.py: the chief failed at ")
+    assert "weights" in said.splitlines()[-1]
+
+
+def _until_closed(client: ChiefClient, trial: Granted) -> None:
+    # A closed channel takes no call.
+    with contextlib.suppress(grpc.RpcError, ValueError):
+        client.end(trial, completed=True)
 
 
 def test_a_newer_process_takes_over_the_id_and_the_older_one_is_refused(chief: HandMade) -> None:

@@ -69,7 +69,10 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
 
     async def Explain(self, request: fleet_pb2.ExplainRequest, context: Context) -> Any:
         """Notes why an attempt is about to end as failed."""
-        failure = Failure(request.failure)
+        try:
+            failure = Failure(request.failure)
+        except ValueError as unknown:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(unknown))
         fence, error = fence_of(context), request.error
         verdict = await self._chief.apply(
             lambda c: c.explained(request.trial_id, fence, failure, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import resource
 import time
@@ -13,6 +14,7 @@ import grpc
 import grpc.aio
 
 from hpo import address, env, tls, token_file
+from hpo.errors import TuneFleetError
 from hpo.fleet import fleet_pb2_grpc, wire
 from hpo.fleet.calls import Context
 from hpo.fleet.chief import Chief
@@ -22,6 +24,8 @@ from hpo.fleet.open_service import OpenOracleService
 from hpo.fleet.oracle_service import OracleService
 from hpo.fleet.refusals import Refusals
 from hpo.token_file import Secret
+
+log = logging.getLogger("tunefleet.chief")
 
 # How long the message of a call may be on its way before the log says that none came.
 _MESSAGE_S = 3.0
@@ -64,7 +68,7 @@ async def start_server(chief: Chief, host: str, port: int) -> Server:
     refusals = Refusals()
     gate = Gate(refusals, identity.context if identity else None)
     server = grpc.aio.server(options=_OPTIONS)
-    services = _OnlyWithToken(secret.token, is_open, refusals, gate.peer_of)
+    services = _OnlyWithToken(secret.token, is_open, refusals, gate.peer_of, chief.fail)
     server.add_generic_rpc_handlers((services,))
     oracle = OpenOracleService(chief, gate.peer_of) if is_open else OracleService(chief)
     wire.stubs.add_OracleServicer_to_server(oracle, services)
@@ -89,18 +93,26 @@ def _allow_many_connections() -> None:
 class _OnlyWithToken(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Finds the handler of a call that carries the run's token, before its message is received.
 
-    With ``is_open`` KerasTuner's own service is spared: its workers know no token. This is a
-    handler that holds the services' own, and no interceptor: gRPC would run that as one more
-    coroutine at each call.
+    With ``is_open`` KerasTuner's own service is spared: its workers know no token. What a call
+    raises goes to ``failed`` as well: its worker would ask again for ever.
+
+    This is a handler that holds the services' own, and no interceptor: gRPC would run that as one
+    more coroutine at each call.
     """
 
     def __init__(
-        self, token: str, is_open: bool, refusals: Refusals, peer_of: Callable[[str], str]
+        self,
+        token: str,
+        is_open: bool,
+        refusals: Refusals,
+        peer_of: Callable[[str], str],
+        failed: Callable[[TuneFleetError], None],
     ) -> None:
         self._expected = wire.bearer(token).encode()
         self._spared = wire.ORACLE_PATH if is_open else None
         self._refusals = refusals
         self._peer_of = peer_of
+        self._failed = failed
         self._handlers: list[Any] = []
         # Calls whose message has yet to come: until when, and whose they are.
         self._awaited: dict[int, tuple[float, str]] = {}
@@ -139,11 +151,24 @@ class _OnlyWithToken(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
         async def behave(request: Any, context: Context) -> Any:
             self._awaited.pop(number, None)
-            return await handler.unary_unary(request, context)
+            try:
+                return await handler.unary_unary(request, context)
+            except grpc.aio.AbortError:
+                # An answer, as it was meant.
+                raise
+            except Exception as error:
+                self._note_failure(details.method, error)
+                raise
 
         return grpc.unary_unary_rpc_method_handler(
             behave, handler.request_deserializer, handler.response_serializer
         )
+
+    def _note_failure(self, method: str, error: Exception) -> None:
+        if not isinstance(error, TuneFleetError):
+            log.error("%s failed", method, exc_info=error)
+            error = TuneFleetError(f"the chief failed at {method}: {type(error).__name__}: {error}")
+        self._failed(error)
 
     def _note_overdue(self) -> None:
         now = time.monotonic()
