@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -58,8 +60,14 @@ def dashboard(hosts: SshHosts) -> Iterator[subprocess.Popen[str]]:
 
     wait_until(lambda: nodes() == 3, "three nodes", 600)
     yield leading
-    leading.send_signal(signal.SIGTERM)
-    leading.communicate(timeout=60)
+    _end(leading)
+
+
+def _end(typed: subprocess.Popen[str]) -> None:
+    """Ends a command with all that it started, if that has not happened."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(typed.pid, signal.SIGKILL)
+    typed.communicate()
 
 
 def _launch(hosts: SshHosts, *words: str, timeout: float = 600) -> tuple[int, str]:
@@ -94,7 +102,7 @@ def test_a_search_outlives_a_host_that_is_cut_off(hosts: SshHosts, dashboard: ob
         found = json.loads(said.splitlines()[-1]) if status == 0 else {"workers": []}
         return {worker["host"] for worker in found["workers"] if worker["trial_id"]}
 
-    wait_until(lambda: len(busy()) == 3, "a trial on each host", 300)
+    wait_until(lambda: len(busy()) == 3, "a trial on each host", 900)
     hosts.network.plug(2, is_in=False)
     status, said = _launch(hosts, "watch", HANDLE, timeout=1500)
     assert status == 0, said
@@ -107,8 +115,7 @@ def test_a_search_outlives_a_host_that_is_cut_off(hosts: SshHosts, dashboard: ob
 
 def test_ray_down_leaves_nothing(hosts: SshHosts, dashboard: subprocess.Popen[str]) -> None:
     # It is a command on the head, too.
-    dashboard.terminate()
-    dashboard.wait()
+    _end(dashboard)
     hosts.done("ray", "down", "-y", str(hosts.config))
     for number in range(3):
         wait_until(lambda n=number: not hosts.running(n), f"nothing on host {number}", 240)
