@@ -67,7 +67,7 @@ def _end(typed: subprocess.Popen[str]) -> None:
     """Ends a command with all that it started, if that has not happened."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(typed.pid, signal.SIGKILL)
-    typed.communicate()
+    typed.wait()
 
 
 def _launch(hosts: SshHosts, *words: str, timeout: float = 600) -> tuple[int, str]:
