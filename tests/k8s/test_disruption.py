@@ -54,7 +54,7 @@ def _other(space: Namespace, run_id: str, part: str, uid: str) -> bool:
 
 def test_a_run_is_stopped_resumed_and_scaled(space: Namespace, unhurried: str) -> None:
     handle = space.handle("elastic")
-    space.submit(unhurried, "elastic", "--workers=2", *LONG)
+    space.submit(unhurried, "elastic", "--workers=2", *LONG[1:], "--trials=40")
     space.await_pod("elastic", "worker-1")
     said = space.launch("scale", handle, "--workers", "4").stdout
     assert "4 workers wanted, 2 before" in said
@@ -72,8 +72,9 @@ def test_a_run_is_stopped_resumed_and_scaled(space: Namespace, unhurried: str) -
     space.launch("resume", handle, "--workers", "1")
     space.await_pod("elastic", "worker-0")
     assert not space.pod("elastic", "worker-1")
+    space.launch("scale", handle, "--workers", "4")
     space.await_end("elastic")
-    space.check_trials("elastic", 16)
+    space.check_trials("elastic", 40)
 
 
 def test_a_node_that_is_gone(space: Namespace, unhurried: str) -> None:
