@@ -64,8 +64,10 @@ def works(run: LiveRun, worker: str) -> bool:
 
 def test_it_does_its_share(start: Start, stock: Callable[..., subprocess.Popen[str]]) -> None:
     port = free_port()
-    run = opened(start, port, trials=10)
+    # First, since it waits for its chief: it takes so long to begin that on a busy machine ours
+    # had done all trials alone.
     worker = stock(port)
+    run = opened(start, port, trials=10)
     status, out, err = run.wait()
     assert status == 0, out + err
     said, _ = worker.communicate(timeout=60)
@@ -86,8 +88,8 @@ def test_its_trial_is_tried_again_when_it_is_killed(
     start: Start, stock: Callable[..., subprocess.Popen[str]]
 ) -> None:
     port = free_port()
-    run = opened(start, port, trials=8)
     worker = stock(port)
+    run = opened(start, port, trials=8)
     wait_until(lambda: works(run, "stock-0"), "the stock worker works")
     os.kill(worker.pid, signal.SIGSTOP)
     twin = stock(port)
