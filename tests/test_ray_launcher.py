@@ -201,6 +201,22 @@ def test_a_search_from_its_submission_to_the_model(head: RayHead, tmp_path: path
         shown.communicate(timeout=120)
 
 
+def test_a_benchmark_of_searches_there(head: RayHead, tmp_path: pathlib.Path) -> None:
+    words = ["benchmark", SLOW, "--on=ray", f"--address={head.where}", f"--runs={tmp_path}"]
+    words += ["--id=both", "--samplers=random,qmc", "--seeds=1", "--trials=2", "--top=0"]
+    done = head.launch(*words)
+    assert "2/2 ray / qmc" in done.stdout, done.stdout + done.stderr
+
+    # Its searches are runs here to read, and are not done again.
+    here = head.launch("trials", "both-c001", f"--runs={tmp_path}").stdout
+    assert here.count("COMPLETED") == 2
+    assert "/2 " not in head.launch(*words).stdout
+
+    handle = f"raycluster://{head.where}/both-c001"
+    done = head.launch("report", handle, f"--out={tmp_path / 'page'}")
+    assert "both-c001" in (tmp_path / "page" / "report.html").read_text(), done.stderr
+
+
 def test_a_run_is_stopped_and_goes_on_and_is_not_started_twice(head: RayHead) -> None:
     handle = f"raycluster://{head.where}/long"
     begun = submit(head, "long", "--trials", "12", "--workers", "2")
