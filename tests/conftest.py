@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 import signal
 import subprocess
+import types
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -52,3 +54,9 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["mount", *options], check=True)
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def kt() -> types.ModuleType:
+    """The real package; from here on this process has its classes, not the lean ones."""
+    return importlib.import_module("keras_tuner")

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import pathlib
 import re
+import sys
 from typing import ClassVar
 
 from hpo.errors import UsageError
@@ -94,6 +95,15 @@ class Launcher(abc.ABC):
     @abc.abstractmethod
     def fetch(self, handle: Handle, args: argparse.Namespace, folder: pathlib.Path) -> None:
         """Copies the run's ledger, as it is now, into ``folder``: to read, it is a run here."""
+
+
+def say_submitted(handle: Handle, made: bool) -> None:
+    """Prints a run's handle and what is next; on the side, where it was there before."""
+    if not made:
+        print(f"launch.py: run {handle.id} was there already", file=sys.stderr)
+    print(f"run {handle}\nnext:")
+    for verb in ("status", "watch", "logs", "tensorboard"):
+        print(f"  python launch.py {verb} {handle}")
 
 
 def load_launcher(place: str) -> Launcher:

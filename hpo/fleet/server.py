@@ -94,7 +94,7 @@ class _OnlyWithToken(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Finds the handler of a call that carries the run's token, before its message is received.
 
     With ``is_open`` KerasTuner's own service is spared: its workers know no token. What a call
-    raises goes to ``failed`` as well: its worker would ask again for ever.
+    other than a stream raises goes to ``failed`` as well: its worker would ask again for ever.
 
     This is a handler that holds the services' own, and no interceptor: gRPC would run that as one
     more coroutine at each call.

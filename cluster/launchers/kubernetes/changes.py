@@ -78,14 +78,17 @@ class Changer:
         """Other numbers of workers from now on; those beyond save their trials and leave."""
         standing = self._there.look()
         if standing.worker is None or standing.ended or standing.suspended:
-            raise RunError(
-                f"run {self._handle.id} is not running: start it with "
-                f"python launch.py resume {self._handle} --workers {workers}"
-            )
+            raise self._not_running(workers)
         before = standing.worker["spec"]["parallelism"]
         self._resize(standing, workers)
         print(f"run {self._handle.id}: {workers} workers wanted, {before} before")
         return 0
+
+    def _not_running(self, workers: int) -> RunError:
+        return RunError(
+            f"run {self._handle.id} is not running: start it with "
+            f"python launch.py resume {self._handle} --workers {workers}"
+        )
 
     def _drain(self, standing: Standing, now: bool) -> None:
         """Has the run's pods leave: what runs is saved and put back in time."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import yaml
 
 from cluster import options, tables
-from cluster.launchers.base import Handle, Launcher
+from cluster.launchers.base import Handle, Launcher, say_submitted
 from cluster.launchers.kubernetes import asked
 from cluster.launchers.kubernetes.changes import Changer
 from cluster.launchers.kubernetes.checks import RIGHTS, check_before, examine
@@ -34,7 +33,7 @@ class Kubernetes(Launcher):
     """Two Jobs, a chief's and its workers', and what they need."""
 
     scheme = "k8s"
-    takes = (
+    takes: ClassVar[tuple[str, ...]] = (
         *("kubeconfig", "context", "namespace", "image", "worker_image", "pull_policy", "cpus"),
         *("memory", "gpu_resource", "storage", "storage_class", "queue", "priority", "spot"),
         *("store", "monitoring"),
@@ -68,12 +67,7 @@ class Kubernetes(Launcher):
 
         there = There(connection, search.id, self.owner)
         made = submit(there, [*manifests, *self._secrets(search.id)], request, check)
-        handle = Handle(self.scheme, connection.namespace, search.id)
-        if not made:
-            print(f"launch.py: run {search.id} was there already", file=sys.stderr)
-        print(f"run {handle}\nnext:")
-        for verb in ("status", "watch", "logs", "tensorboard"):
-            print(f"  python launch.py {verb} {handle}")
+        say_submitted(Handle(self.scheme, connection.namespace, search.id), made)
         return 0
 
     def list_runs(self, args: argparse.Namespace) -> int:

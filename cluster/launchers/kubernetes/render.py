@@ -105,15 +105,21 @@ def _workers(spec: KubernetesSpec) -> list[Patch]:
     # Both together, always: an Indexed Job scales only so.
     changes = [replaced(f"/spec/{name}", spec.workers) for name in ("parallelism", "completions")]
     changes.append(replaced(f"{_CONTAINER}/image", spec.worker_image))
-    resources = f"{_CONTAINER}/resources"
+    changes += worker_size(_CONTAINER, spec)
+    if spec.gpus:
+        changes += _gpus(spec, f"{_CONTAINER}/resources/limits/")
+    return [_of(WORKER, changes)]
+
+
+def worker_size(container: str, spec: KubernetesSpec) -> list[Change]:
+    """Other cores and another memory for the container of a worker, if asked for."""
+    resources, changes = f"{container}/resources", []
     if spec.cpus:
         changes.append(replaced(f"{resources}/requests/cpu", spec.cpus))
     if spec.memory:
         for kind in ("requests", "limits"):
             changes.append(replaced(f"{resources}/{kind}/memory", spec.memory))
-    if spec.gpus:
-        changes += _gpus(spec, f"{resources}/limits/")
-    return [_of(WORKER, changes)]
+    return changes
 
 
 def _gpus(spec: KubernetesSpec, limits: str) -> list[Change]:

@@ -6,11 +6,10 @@ import argparse
 import dataclasses
 import pathlib
 import shlex
-import sys
 from collections.abc import Callable
 
 from cluster import options, tables
-from cluster.launchers.base import Handle, Launcher
+from cluster.launchers.base import Handle, Launcher, parse_handle, say_submitted
 from cluster.launchers.ray import parcel
 from cluster.launchers.ray.changes import Changer
 from cluster.launchers.ray.checks import examine
@@ -49,11 +48,7 @@ class RayCluster(Launcher):
         if cluster is None:
             return self._show(start)
         made = submit(cluster, start, wait=not args.unchecked)
-        if not made:
-            print(f"launch.py: run {start.run_id} was there already", file=sys.stderr)
-        print(f"run {start.handle}\nnext:")
-        for verb in ("status", "watch", "logs", "tensorboard"):
-            print(f"  python launch.py {verb} {start.handle}")
+        say_submitted(parse_handle(start.handle), made)
         return 0
 
     def list_runs(self, args: argparse.Namespace) -> int:

@@ -20,7 +20,6 @@ from hpo.tensorboard import TensorBoardWriter
 
 _EVERY_S = 10.0
 _FIRST_S = 120.0
-_LOOK_S = 0.5
 
 
 def tensorboard(inside: Inside, args: argparse.Namespace) -> int:

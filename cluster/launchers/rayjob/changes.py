@@ -15,7 +15,7 @@ from cluster.launchers.kubernetes.inside import execute
 from cluster.launchers.kubernetes.pods import Standing, There
 from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.rayjob.render import KIND
-from hpo.errors import PlaceError, RunError
+from hpo.errors import PlaceError
 
 _WORKERS = re.compile(r"(?<= --workers=)[0-9]+")
 
@@ -86,8 +86,5 @@ class RayChanger(Changer):
     def _running(self, workers: int) -> Standing:
         standing = self._there.look()
         if standing.chief is None or standing.ended or standing.suspended:
-            raise RunError(
-                f"run {self._handle.id} is not running: start it with "
-                f"python launch.py resume {self._handle} --workers {workers}"
-            )
+            raise self._not_running(workers)
         return standing

@@ -24,6 +24,7 @@ class RayJob(Kubernetes):
 
     scheme = "rayjob"
     engine = "ray"
+    takes = tuple(name for name in Kubernetes.takes if name not in ("monitoring", "store"))
     owner = KIND
     rights = RAY_RIGHTS
 
@@ -33,9 +34,6 @@ class RayJob(Kubernetes):
             raise UsageError(
                 f"engine {typed[-1]} does not run on a Ray cluster: take --engine ray, or --on k8s"
             )
-        for name in ("monitoring", "store"):
-            if getattr(args, name):
-                raise UsageError(f"--{name} goes with --on k8s alone: leave it out")
         args.engine = self.engine
         search, request = asked.search_of(args)
         if len(search.id) > LONGEST_ID and args.id:

@@ -12,6 +12,7 @@ from cluster.launchers.kubernetes.render import (
     mounts,
     patience_s,
     volume_patches,
+    worker_size,
 )
 from cluster.launchers.kubernetes.spec import KubernetesSpec
 from cluster.launchers.kubernetes.templates import Manifest
@@ -73,15 +74,10 @@ def _head(search: Search, spec: KubernetesSpec) -> list[Change]:
 
 def _workers(spec: KubernetesSpec) -> list[Change]:
     container = f"{_WORKER_POD}/containers/0"
-    resources = f"{container}/resources"
-    changes = [replaced(f"{container}/image", spec.worker_image)]
-    if spec.cpus:
-        changes.append(replaced(f"{resources}/requests/cpu", spec.cpus))
-    if spec.memory:
-        for kind in ("requests", "limits"):
-            changes.append(replaced(f"{resources}/{kind}/memory", spec.memory))
+    changes = [replaced(f"{container}/image", spec.worker_image), *worker_size(container, spec)]
     if spec.gpus:
-        changes.append(added(f"{resources}/limits/{escaped(spec.gpu_resource)}", str(spec.gpus)))
+        named = f"{container}/resources/limits/{escaped(spec.gpu_resource)}"
+        changes.append(added(named, str(spec.gpus)))
     if spec.data_dir:
         row = {"name": env.DATA_DIR, "value": spec.data_dir}
         changes.append(added(f"{container}/env", [row]))
