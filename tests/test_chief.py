@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
@@ -24,7 +24,7 @@ from hpo.status import status_of
 from hpo.study import digest_of
 from hpo.trial import Failure, Report
 from tests.by_hand import STUDY, HandMade, free_port
-from tests.live import ROOT
+from tests.live import ROOT, wait_until
 
 
 @pytest.fixture
@@ -81,26 +81,68 @@ def test_a_failure_is_explained_before_the_end(chief: HandMade) -> None:
     assert chief.run.trial_log(trial.trial_id, 1).read_text() == "what it printed"
 
 
-def test_a_chief_that_cannot_answer_a_call_says_so_and_leaves(chief: HandMade) -> None:
+@pytest.mark.parametrize(
+    ("folder", "call", "why"),
+    [
+        ("weights", "end", "the chief failed at "),
+        ("weights", "send_weights", "cannot write "),
+        ("checkpoints", "fetch_checkpoint", "the chief failed at "),
+    ],
+)
+def test_a_chief_that_cannot_answer_a_call_says_so_and_leaves(
+    chief: HandMade, tmp_path: pathlib.Path, folder: str, call: str, why: str
+) -> None:
     client = chief.joined()
     trial = granted(client)
+    file = tmp_path / "weights"
+    file.write_bytes(b"some")
+    calls: dict[str, Callable[[], object]] = {
+        "end": lambda: client.end(trial, completed=True),
+        "send_weights": lambda: client.send_weights(trial, file),
+        "fetch_checkpoint": lambda: client.fetch_checkpoint(trial, file),
+    }
     # Somebody tidies up under a search that runs.
-    shutil.rmtree(chief.run.weights)
+    shutil.rmtree(chief.run.folder / folder)
     # The worker asks again and again, as it does of a chief that will be back.
-    ending = threading.Thread(target=_until_closed, args=(client, trial))
+    ending = threading.Thread(target=_until_closed, args=(calls[call],))
     ending.start()
-    _, said = chief.process.communicate(timeout=20)
+    _, said = chief.process.communicate(timeout=60)
     client.close()
     ending.join()
     assert chief.process.returncode == 3
-    assert said.splitlines()[-1].startswith("launch.py: the chief failed at ")
-    assert "weights" in said.splitlines()[-1]
+    assert said.splitlines()[-1].startswith(f"launch.py: {why}")
+    assert folder in said.splitlines()[-1]
 
 
-def _until_closed(client: ChiefClient, trial: Granted) -> None:
+def _until_closed(call: Callable[[], object]) -> None:
     # A closed channel takes no call.
     with contextlib.suppress(grpc.RpcError, ValueError):
-        client.end(trial, completed=True)
+        call()
+
+
+def test_a_worker_that_dies_while_it_sends_is_no_failure_of_the_chief(chief: HandMade) -> None:
+    client = chief.joined()
+    trial = granted(client)
+    metadata = [(wire.AUTHORIZATION, wire.bearer(chief.run.token)), (wire.FENCE, str(trial.fence))]
+    started, over = threading.Event(), threading.Event()
+
+    def half() -> Iterator[fleet_pb2.WeightsChunk]:
+        yield fleet_pb2.WeightsChunk(trial_id=trial.trial_id, data=b"some")
+        wait_until(lambda: list(chief.run.weights.iterdir()), "the file's beginning")
+        started.set()
+        over.wait(60)
+
+    channel = grpc.insecure_channel(chief.address)
+    fleet = fleet_pb2_grpc.FleetStub(channel)  # type: ignore[no-untyped-call]
+    under_way = fleet.SendWeights.future(half(), metadata=metadata)
+    assert started.wait(60)
+    assert not under_way.done()
+    channel.close()
+    over.set()
+    wait_until(lambda: not list(chief.run.weights.iterdir()), "that its beginning is gone")
+    client.report(trial, Report(1, {"loss": 0.5}))
+    client.end(trial, completed=True)
+    assert chief.process.poll() is None
 
 
 def test_a_newer_process_takes_over_the_id_and_the_older_one_is_refused(chief: HandMade) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import grpc
 
 from hpo.coordinator import Phase
-from hpo.errors import PlaceError
 from hpo.fleet import fleet_pb2, fleet_pb2_grpc, wire
 from hpo.fleet.calls import Context, abort_if_lost, fence_of, held, known, sender
 from hpo.fleet.chief import Chief
@@ -142,9 +141,6 @@ class FleetService(fleet_pb2_grpc.FleetServicer):
                         return
                 else:
                     await asyncio.to_thread(incoming.write, chunk.data)
-        except PlaceError as error:
-            self._chief.fail(error)
-            raise
         finally:
             if incoming is not None:
                 incoming.discard()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import os
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -94,7 +95,7 @@ class _OnlyWithToken(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Finds the handler of a call that carries the run's token, before its message is received.
 
     With ``is_open`` KerasTuner's own service is spared: its workers know no token. What a call
-    other than a stream raises goes to ``failed`` as well: its worker would ask again for ever.
+    raises goes to ``failed`` as well: its worker would ask again and again.
 
     This is a handler that holds the services' own, and no interceptor: gRPC would run that as one
     more coroutine at each call.
@@ -143,32 +144,56 @@ class _OnlyWithToken(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         self._note_overdue()
         found = (handler.service(details) for handler in self._handlers)
         handler = next(filter(None, found), None)
-        if handler is None or handler.request_streaming or handler.response_streaming:
-            return handler
+        if handler is None:
+            return None
+        if handler.request_streaming or handler.response_streaming:
+            return self._blamed_stream(details.method, handler)
         self._calls += 1
         number, sender = self._calls, dict(details.invocation_metadata).get(wire.WORKER)
         self._awaited[number] = (time.monotonic() + _MESSAGE_S, str(sender or "a caller"))
 
         async def behave(request: Any, context: Context) -> Any:
             self._awaited.pop(number, None)
-            try:
+            with self._blamed(details.method):
                 return await handler.unary_unary(request, context)
-            except grpc.aio.AbortError:
-                # An answer, as it was meant.
-                raise
-            except Exception as error:
-                self._note_failure(details.method, error)
-                raise
 
         return grpc.unary_unary_rpc_method_handler(
             behave, handler.request_deserializer, handler.response_serializer
         )
 
-    def _note_failure(self, method: str, error: Exception) -> None:
-        if not isinstance(error, TuneFleetError):
+    def _blamed_stream(self, method: str, handler: Any) -> Any:
+        """The same handler of a stream, in whichever direction that goes."""
+
+        async def receive(requests: Any, context: Context) -> Any:
+            with self._blamed(method):
+                return await handler.stream_unary(requests, context)
+
+        async def send(request: Any, context: Context) -> Any:
+            with self._blamed(method):
+                async for part in handler.unary_stream(request, context):
+                    yield part
+
+        return handler._replace(
+            stream_unary=receive if handler.stream_unary else None,
+            unary_stream=send if handler.unary_stream else None,
+        )
+
+    @contextlib.contextmanager
+    def _blamed(self, method: str) -> Iterator[None]:
+        """What a call of ``method`` raises is a failure of the chief's."""
+        try:
+            yield
+        except grpc.aio.BaseError:
+            # An answer, as it was meant, or a caller that is gone.
+            raise
+        except TuneFleetError as error:
+            self._failed(error)
+            raise
+        except Exception as error:
             log.error("%s failed", method, exc_info=error)
-            error = TuneFleetError(f"the chief failed at {method}: {type(error).__name__}: {error}")
-        self._failed(error)
+            what = f"the chief failed at {method}: {type(error).__name__}: {error}"
+            self._failed(TuneFleetError(what))
+            raise
 
     def _note_overdue(self) -> None:
         now = time.monotonic()
