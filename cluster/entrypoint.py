@@ -75,6 +75,7 @@ def _hear_role() -> None:
 def main(engine_name: str, what: str) -> int:
     """Leads the run in the folder ``what``, or works on the study in the file ``what``."""
     set_up_logging()
+    listening = os.environ.pop(env.LAST_WORDS, None)
     try:
         engine = load_engine(engine_name)
         if os.environ.pop(env.AWAIT_ROLE, None):
@@ -87,8 +88,9 @@ def main(engine_name: str, what: str) -> int:
         token_file = pathlib.Path(os.environ.get(env.TOKEN_FILE, ""))
         return engine.work(role, token_file, pathlib.Path(what))
     except TuneFleetError as error:
-        # The last line of the log: whoever started this process shows it as the reason. It may
-        # be just for want of room that there is no room for it.
+        if listening:
+            os.write(int(listening), str(error).encode())
+        # It may be just for want of room that there is no room for it in the log.
         with contextlib.suppress(OSError):
             print(f"launch.py: {error}", file=sys.stderr, flush=True)
         return error.exit_status

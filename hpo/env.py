@@ -61,6 +61,9 @@ AWAIT_ROLE = "TUNEFLEET_AWAIT_ROLE"
 # Set for one of those besides: the file descriptor to which it says what the study is.
 READ_TO = "TUNEFLEET_READ_TO"
 
+# Set for a chief that `run` started: the file descriptor to which it says why it gives up.
+LAST_WORDS = "TUNEFLEET_LAST_WORDS"
+
 CHIEF_ID = "chief"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 

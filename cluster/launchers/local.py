@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import json
@@ -16,11 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from cluster.plan import JobPlan, ProcessPlan
+from cluster.process import DEATHS, Process, end_rest, last_words, start, start_chief
 from hpo import env
 from hpo.address import from_here, joined
 from hpo.crew import EXIT_DISMISSED, Crew
 from hpo.engines.base import load_engine
-from hpo.errors import PlaceError, TuneFleetError, UsageError
+from hpo.errors import PlaceError
 from hpo.ledger import LedgerReader
 
 _POLL_S = 0.1
@@ -28,14 +28,8 @@ _SHOW_S = 0.5
 # A leader that starts Ray on a busy machine needs long.
 _START_S = 180.0
 _LEAVE_S = 15.0
-# So many deaths of one process in so short a time will not be mended by another start,
-# unless somebody else sent them: a process cannot help being killed.
-_DEATHS, _DEATHS_WITHIN_S = 5, 20.0
-_SENT_BY_OTHERS = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)
 # The chief's own verdicts: done, nothing completed, refused, its place failed, drained.
 _FINAL = (0, 1, 2, 3, 75)
-# How the lines of a chief's log begin with what it leaves for, serves and fails in.
-_SAYS, _SERVES, _ERROR = "launch.py: ", "INFO tunefleet.chief: serving", "ERROR tunefleet.chief: "
 # A worker's, told by the chief that the search is over; the chief is about to leave too.
 _SENT_AWAY = (0, 75)
 
@@ -49,24 +43,24 @@ class Reserve:
 
     def __init__(self, plans: Sequence[ProcessPlan]) -> None:
         self._plans = plans
-        self._waiting: list[_Process] = []
+        self._waiting: list[Process] = []
         self._reading: IO[str] | None = None
 
     def __enter__(self) -> Reserve:
         try:
             for number, plan in enumerate(self._plans):
-                self._waiting.append(self._start_reader(plan) if number == 0 else _start(plan))
+                self._waiting.append(self._start_reader(plan) if number == 0 else start(plan))
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    def _start_reader(self, plan: ProcessPlan) -> _Process:
+    def _start_reader(self, plan: ProcessPlan) -> Process:
         receiving, sending = os.pipe()
         self._reading = os.fdopen(receiving)
         told = {**plan.environment, env.READ_TO: str(sending)}
         try:
-            return _start(dataclasses.replace(plan, environment=told), keep_open=[sending])
+            return start(dataclasses.replace(plan, environment=told), keep_open=[sending])
         finally:
             os.close(sending)
 
@@ -83,7 +77,7 @@ class Reserve:
         if self._reading:
             self._reading.close()
 
-    def call_up(self, number: int, plan: JobPlan, port: int) -> _Process | None:
+    def call_up(self, number: int, plan: JobPlan, port: int) -> Process | None:
         """The ``number``-th worker of ``plan``, told its role; None if none is waiting."""
         if not self._waiting:
             return None
@@ -148,24 +142,6 @@ class _Signals:
             self._terminated_at = min(self._terminated_at, time.monotonic())
 
 
-@dataclasses.dataclass
-class _Process:
-    """One process of the search, with when it died before."""
-
-    plan: ProcessPlan
-    popen: subprocess.Popen[bytes]
-    deaths: collections.deque[float]
-
-    def died_too_often(self, status: int) -> bool:
-        """Notes a death with ``status``; True where another start would not help."""
-        if status in _SENT_BY_OTHERS:
-            return False
-        now = time.monotonic()
-        self.deaths.append(now)
-        recent = [moment for moment in self.deaths if now - moment < _DEATHS_WITHIN_S]
-        return len(recent) >= _DEATHS
-
-
 class _Supervisor:
     def __init__(
         self,
@@ -183,14 +159,14 @@ class _Supervisor:
         self._signals = signals
         self._show = show
         self._port = plan.spec.port
-        self._chief: _Process | None = None
-        self._workers: dict[int, _Process] = {}
+        self._chief: Process | None = None
+        self._workers: dict[int, Process] = {}
         self._drained = 0
 
     def run(self) -> int:
         """Starts everything, keeps it alive, and answers the chief's exit status."""
         try:
-            self._chief = _start(self._plan.chief(self._port))
+            self._chief = start_chief(self._plan.chief(self._port))
             self._port = self._wait_for_chief(self._chief)
             for number in range(len(self._plan.devices)):
                 self._workers[number] = self._first_worker(number)
@@ -200,9 +176,9 @@ class _Supervisor:
         finally:
             self._end_all()
 
-    def _first_worker(self, number: int) -> _Process:
+    def _first_worker(self, number: int) -> Process:
         waiting = self._reserve.call_up(number, self._plan, self._port)
-        return waiting or _start(self._plan.worker(number, self._port))
+        return waiting or start(self._plan.worker(number, self._port))
 
     def _attend(self) -> int:
         """Until the chief leaves of its own accord."""
@@ -224,17 +200,19 @@ class _Supervisor:
         status = chief.popen.poll()
         if status is None:
             return None
-        _end_rest(chief)
+        end_rest(chief)
         if status in (2, 3):
-            raise _last_words(chief, status)
+            raise last_words(chief, status)
         if status in _FINAL:
             return status
         if chief.died_too_often(status):
             raise PlaceError(
-                f"the chief died {_DEATHS} times in a row (last status {status}): "
+                f"the chief died {DEATHS} times in a row (last status {status}): "
                 f"see {chief.plan.log}"
             )
-        self._chief = _start(self._plan.chief(self._port), chief.deaths)
+        if chief.words:
+            chief.words.close()
+        self._chief = start_chief(self._plan.chief(self._port), chief.deaths)
         self._wait_for_chief(self._chief)
         # The new one knows nothing of a drain, nor of those whom the old one sent away for it.
         self._drained = 0
@@ -254,16 +232,16 @@ class _Supervisor:
                 self._workers[number] = self._replacement(number, worker)
         for number in wanted:
             if number not in self._workers:
-                self._workers[number] = _start(self._plan.worker(number, self._port))
+                self._workers[number] = start(self._plan.worker(number, self._port))
 
-    def _replacement(self, number: int, worker: _Process) -> _Process:
+    def _replacement(self, number: int, worker: Process) -> Process:
         status = worker.popen.returncode
         if status != EXIT_DISMISSED and worker.died_too_often(status):
             raise PlaceError(
-                f"{worker.plan.role} died {_DEATHS} times in a row (last status {status}): "
+                f"{worker.plan.role} died {DEATHS} times in a row (last status {status}): "
                 f"see {worker.plan.log}"
             )
-        return _start(self._plan.worker(number, self._port), worker.deaths)
+        return start(self._plan.worker(number, self._port), worker.deaths)
 
     def _follow_scale(self) -> None:
         """Plans for as many workers as the ledger says are wanted now."""
@@ -300,7 +278,7 @@ class _Supervisor:
     def _address(self) -> str:
         return joined(from_here(self._plan.spec.host), self._port)
 
-    def _wait_for_chief(self, chief: _Process) -> int:
+    def _wait_for_chief(self, chief: Process) -> int:
         """The port at which ``chief`` serves; raises its own error if it left instead."""
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
@@ -314,7 +292,7 @@ class _Supervisor:
             status = chief.popen.poll()
             if status is not None and status > 0:
                 # Also Python's own 1, which is no verdict of a chief that never served.
-                raise _last_words(chief, status)
+                raise last_words(chief, status)
             if status is not None:
                 # Killed before it served: whoever looks after it starts another.
                 return self._port
@@ -346,49 +324,4 @@ class _Supervisor:
                 process.popen.kill()
                 process.popen.wait()
         if self._chief:
-            _end_rest(self._chief)
-
-
-def _end_rest(chief: _Process) -> None:
-    """Ends what a chief that has left had started, and what would outlive it for a while.
-
-    Ray's agents, for example, look for a leader that was killed for more than a minute.
-    """
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(chief.popen.pid, signal.SIGKILL)
-
-
-def _start(
-    plan: ProcessPlan,
-    deaths: collections.deque[float] | None = None,
-    keep_open: Sequence[int] = (),
-) -> _Process:
-    """Starts a process in a session of its own: a terminal's Ctrl-C is for `run` alone."""
-    try:
-        output: IO[bytes] = plan.log.open("ab")
-    except OSError as error:
-        raise PlaceError(f"cannot write {plan.log}: {error.strerror}") from error
-    with output:
-        popen = subprocess.Popen(
-            plan.command,
-            env={**os.environ, **plan.environment},
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=keep_open,
-        )
-    return _Process(plan, popen, collections.deque(maxlen=_DEATHS) if deaths is None else deaths)
-
-
-def _last_words(process: _Process, status: int) -> TuneFleetError:
-    """What a process that gave up said of it in its log."""
-    lines = process.plan.log.read_text(errors="replace").splitlines()
-    words = lines[-1] if lines else f"status {status}"
-    if not words.startswith(_SAYS):
-        # There was no room on the disk for a last line; the first error is what led to it.
-        begun = max((n for n, line in enumerate(lines) if _SERVES in line), default=0)
-        errors = (line.partition(_ERROR)[2] for line in lines[begun:] if _ERROR in line)
-        words = next(errors, words)
-    words = words.removeprefix(_SAYS)
-    return UsageError(words) if status == 2 else PlaceError(words)
+            end_rest(self._chief)
