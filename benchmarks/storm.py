@@ -210,8 +210,8 @@ def main() -> int:
     print(f"{'sampler':>13} seed wanted attempts workers chiefs      s {head} exit")
     print(f"{'':13} {'':4} {'':6} {'':8} {'killed':>7} {'killed':>6}")
     sound = True
-    for sampler in options.samplers.split(","):
-        for seed in range(1, options.seeds + 1):
+    for seed in range(1, options.seeds + 1):
+        for sampler in options.samplers.split(","):
             with contextlib.ExitStack() as stack:
                 folder = options.runs or stack.enter_context(tempfile.TemporaryDirectory())
                 sound &= ride(options, pathlib.Path(folder).resolve(), sampler, seed)
