@@ -210,7 +210,7 @@ def main() -> int:
     print(f"{'sampler':>13} seed wanted attempts workers chiefs      s {head} exit")
     print(f"{'':13} {'':4} {'':6} {'':8} {'killed':>7} {'killed':>6}")
     sound = True
-    for seed in range(1, options.seeds + 1):
+    for seed in range(options.seed, options.seed + options.seeds):
         for sampler in options.samplers.split(","):
             with contextlib.ExitStack() as stack:
                 folder = options.runs or stack.enter_context(tempfile.TemporaryDirectory())
@@ -224,7 +224,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--study", default=STUDY)
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from 1 on")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--seed", type=int, default=1, help="the first of them")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=5)

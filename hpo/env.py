@@ -196,6 +196,8 @@ def threads(count: int) -> dict[str, str]:
     text = str(count)
     return {
         "OMP_NUM_THREADS": text,
+        # Where it is set it counts for NumPy more than the one above.
+        "OPENBLAS_NUM_THREADS": text,
         "TF_NUM_INTRAOP_THREADS": text,
         "TF_NUM_INTEROP_THREADS": text,
         "TF_ENABLE_ONEDNN_OPTS": "1",
