@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.launchers.kubernetes.custom import BROUGHT_BY, CUSTOM, custom_call
-from cluster.launchers.kubernetes.render import INSTANCE
+from cluster.launchers.kubernetes.render import COMPONENT, INSTANCE
 from cluster.launchers.kubernetes.templates import Manifest
 from hpo.errors import PlaceError, TuneFleetError, UsageError
 from hpo.registry import suggest
@@ -87,9 +87,10 @@ class Connection:
         own = {"apiVersion": found["apiVersion"], "kind": kind}
         return [own | row for row in found["items"]]
 
-    def of_run(self, kind: str, run_id: str, **query: Any) -> list[Manifest]:
-        """The objects of a kind that belong to a run."""
-        return self.every(kind, f"{INSTANCE}={run_id}", **query)
+    def of_run(self, kind: str, run_id: str, part: str = "", **query: Any) -> list[Manifest]:
+        """The objects of a kind that belong to a run, or to one ``part`` of it."""
+        labels = f"{INSTANCE}={run_id}" + (f",{COMPONENT}={part}" if part else "")
+        return self.every(kind, labels, **query)
 
     def namespace_labels(self) -> dict[str, str] | None:
         """The namespace's labels; None where one may not see them.

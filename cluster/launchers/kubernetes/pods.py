@@ -123,8 +123,15 @@ class There:
                 f"no run {self.id!r} in namespace {self.connection.namespace}: "
                 f"see `launch.py list --on {place} --namespace {self.connection.namespace}`"
             )
-        pods = sorted(self.connection.of_run("Pod", self.id), key=_order)
+        pods = sorted(self._pods(most), key=_order)
         return Standing(chief, made.get(object_name(self.id, WORKER)), tuple(pods))
+
+    def _pods(self, most: int) -> list[Manifest]:
+        if not most:
+            return self.connection.of_run("Pod", self.id)
+        chiefs = self.connection.of_run("Pod", self.id, CHIEF)
+        left = max(1, most - len(chiefs))
+        return chiefs + self.connection.of_run("Pod", self.id, WORKER, limit=left)
 
 
 def owner_name(owner: str, run_id: str) -> str:
