@@ -9,7 +9,7 @@ import yaml
 
 from cluster.cli import main
 from tests.by_hand import free_port
-from tests.live import STUDIES
+from tests.live import ROOT, STUDIES
 
 
 @pytest.fixture
@@ -88,6 +88,12 @@ def test_what_does_not_go_with_a_run_elsewhere(
     kubeconfig: pathlib.Path, capsys: pytest.CaptureFixture[str], typed: list[str], says: str
 ) -> None:
     assert says in said(capsys, 2, *typed)
+
+
+def test_a_study_of_its_own_is_there_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(ROOT / "studies" / "digits.py")
+    assert main(["render", path, "--on", "k8s", "--id", "demo"]) == 0
+    assert path not in capsys.readouterr().out
 
 
 def test_a_dry_run_sends_nothing(

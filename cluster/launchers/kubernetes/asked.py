@@ -30,7 +30,8 @@ def search_of(args: argparse.Namespace, run_id: str | None = None) -> tuple[Sear
     path = find_study(args.study)
     request = request_of(args, path)
     files = {}
-    study = args.study
+    # A study of this program's own is there by its name, wherever it lies here.
+    study = study_name(path)
     if path.parent != STUDIES_DIR:
         files[_key(path)] = _text(path)
         study = str(STUDY_FOLDER / path.name)
