@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.inside import execute
+from cluster.launchers.kubernetes.inside import RUNS, execute
 from cluster.launchers.kubernetes.pods import Standing, There
 from cluster.launchers.kubernetes.render import CHIEF, WORKER, object_name
 from cluster.launchers.kubernetes.templates import Manifest
@@ -95,7 +95,7 @@ class Changer:
         self._suspend(True)
         chief = standing.serving()
         if now and chief:
-            words = ["python", "launch.py", "stop", self._handle.id, "--now", "--runs", "/runs"]
+            words = ["python", "launch.py", "stop", self._handle.id, "--now", "--runs", RUNS]
             execute(self._connection, chief["metadata"]["name"], CHIEF, words, io.BytesIO())
 
     def _suspend(self, suspended: bool) -> None:
@@ -149,7 +149,7 @@ class Changer:
     def _note(self, standing: Standing, terms: Sequence[str]) -> None:
         """Writes other terms into the ledger, from the pod that has it."""
         pod = ensure_viewer(self._there, standing)
-        words = ["python", "-m", "cluster.terms", "/runs", self._handle.id, *terms]
+        words = ["python", "-m", "cluster.terms", RUNS, self._handle.id, *terms]
         name, said = pod["metadata"]["name"], io.BytesIO()
         if execute(self._connection, name, VIEWER, words, io.BytesIO(), said):
             raise RunError(said.getvalue().decode().strip().removeprefix("launch.py: "))

@@ -10,9 +10,23 @@ from typing import BinaryIO
 
 from cluster.launchers.kubernetes.connection import Connection
 from hpo.errors import PlaceError
+from hpo.ledger.file import FILE
 
+# Where the run's volume is mounted.
+RUNS = "/runs"
 _WAIT_S = 5.0
 _OUT, _SAID, _STATUS = 1, 2, 3
+# A chief's pod runs some seconds before its run has a folder; on KubeRay half a minute.
+_BEGUN = 'n=0; until [ -e "$0" ] || [ $n -ge 120 ]; do n=$((n+1)); sleep 1; done; exec "$@"'
+
+
+class NotRunError(PlaceError):
+    """The container ended before the command began: nothing was done and nothing printed."""
+
+
+def once_begun(run_id: str, words: Sequence[str]) -> list[str]:
+    """A command that waits in a chief's pod until its run can be opened."""
+    return ["sh", "-c", _BEGUN, f"{RUNS}/{run_id}/{FILE}", *words]
 
 
 def execute(
@@ -25,7 +39,7 @@ def execute(
 ) -> int:
     """Runs a command in a container and copies what it prints; answers its exit status.
 
-    Raises PlaceError where the pod goes meanwhile.
+    Raises PlaceError where the pod goes meanwhile, NotRunError where it went before.
     """
     from kubernetes.stream import stream
 
@@ -72,4 +86,4 @@ def _status(text: bytes, pod: str) -> int:
     for cause in status.get("details", {}).get("causes", ()):
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
-    raise PlaceError(f"pod {pod}: {status.get('message')}")
+    raise NotRunError(f"pod {pod}: {status.get('message')}")

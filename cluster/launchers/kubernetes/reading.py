@@ -18,7 +18,7 @@ from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes import pods as pods_of
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.forward import Forward
-from cluster.launchers.kubernetes.inside import execute
+from cluster.launchers.kubernetes.inside import RUNS, NotRunError, execute, once_begun
 from cluster.launchers.kubernetes.pods import Standing, There, advice, part_of, reason_of
 from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, INSTANCE, NAME
 from cluster.launchers.kubernetes.submission import chief_request, request_of
@@ -33,8 +33,6 @@ from hpo.run import SearchRequest
 from hpo.status import DONE, FAILED, RUNNING, STOPPED
 
 _TENSORBOARD_PORT = 6006
-# Where the run's volume is mounted.
-_RUNS = "/runs"
 _LOOK_S = 1.0
 # How long a chief that is being moved or restarted is waited for.
 _BACK_S = 120.0
@@ -68,7 +66,16 @@ class Reader:
     def do(self, verb: str, args: argparse.Namespace, *more: str) -> int:
         """Lets ``verb`` run where the folder is; answers its exit status."""
         flags = [f"--{name}" for name in ("json", "debug") if getattr(args, name, False)]
-        return self._do(self._pod(), [verb], [*more, *flags])
+        deadline = time.monotonic() + _BACK_S
+        while True:
+            pod = self._pod()
+            try:
+                return self._do(pod, [verb], [*more, *flags])
+            except NotRunError:
+                # A run that has just ended takes its pods along; the viewer comes after them.
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_LOOK_S)
 
     def watch(self, args: argparse.Namespace) -> int:
         """Follows the run to its end, from chief to chief."""
@@ -122,7 +129,7 @@ class Reader:
     def fetch(self, folder: pathlib.Path) -> None:
         """Copies the run's ledger, as it is now, into ``folder``."""
         pod, copy = self._pod(), io.BytesIO()
-        words = ["python", "-m", "hpo.ledger.snapshot", f"{_RUNS}/{self._handle.id}"]
+        words = ["python", "-m", "hpo.ledger.snapshot", f"{RUNS}/{self._handle.id}"]
         if execute(self._connection, *_names(pod), words, copy):
             raise PlaceError(f"cannot read the ledger of {self._handle}: see what was said above")
         snapshot.unpack(copy.getvalue(), folder)
@@ -195,7 +202,10 @@ class Reader:
         said: BinaryIO | None = None,
     ) -> int:
         assert pod is not None
-        words = ["python", "launch.py", *verb, self._handle.id, *more, "--runs", _RUNS]
+        words = ["python", "launch.py", *verb, self._handle.id, *more, "--runs", RUNS]
+        # Of one that has yet to begin the cluster knows the status.
+        if part_of(pod) == CHIEF and verb[0] != "status":
+            words = once_begun(self._handle.id, words)
         sys.stdout.flush()
         return execute(self._connection, *_names(pod), words, out or sys.stdout.buffer, said)
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes.changes import Changer
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.inside import execute
+from cluster.launchers.kubernetes.inside import RUNS, execute, once_begun
 from cluster.launchers.kubernetes.pods import Standing, There
 from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.rayjob.render import KIND
@@ -33,7 +33,8 @@ class RayChanger(Changer):
         head = standing.serving()
         if head is None:
             raise PlaceError(f"run {self._handle.id} has no head just now: ask again")
-        status = self._inside(head, ["scale", self._handle.id, "--workers", str(workers)])
+        words = ["scale", self._handle.id, "--workers", str(workers)]
+        status = self._inside(head, words, wait=True)
         if status == 0:
             # For the next cluster, should this one be lost.
             self._resize(standing, workers)
@@ -76,10 +77,13 @@ class RayChanger(Changer):
         words: list[str],
         out: BinaryIO | None = None,
         said: BinaryIO | None = None,
+        wait: bool = False,
     ) -> int:
         name = head["metadata"]["name"]
         container = head["spec"]["containers"][0]["name"]
-        whole = ["python", "launch.py", *words, "--runs", "/runs"]
+        whole = ["python", "launch.py", *words, "--runs", RUNS]
+        if wait:
+            whole = once_begun(self._handle.id, whole)
         sys.stdout.flush()
         return execute(self._connection, name, container, whole, out or sys.stdout.buffer, said)
 
