@@ -52,6 +52,9 @@ STORE = "TUNEFLEET_STORE"
 # How many GPUs each worker is to have, for an engine that shares them out itself.
 GPUS_PER_WORKER = "TUNEFLEET_GPUS_PER_WORKER"
 
+# How many nodes for workers a Ray cluster whose autoscaler cannot be asked has at most.
+MOST_NODES = "TUNEFLEET_MOST_NODES"
+
 # MB of its GPU that a trial process may take, where it has a part of one.
 GPU_MEMORY = "TUNEFLEET_GPU_MEMORY"
 
@@ -173,6 +176,11 @@ def gpus_per_worker(environ: Mapping[str, str] = os.environ) -> float | None:
     """How many GPUs each worker is to have, or which part of one; None where nobody said."""
     text = environ.get(GPUS_PER_WORKER)
     return None if text is None else float(text)
+
+
+def most_nodes(environ: Mapping[str, str] = os.environ) -> int:
+    """How many nodes for workers this Ray cluster may come to have; 0 where nobody said."""
+    return int(environ.get(MOST_NODES, "0"))
 
 
 def gpu_memory(limit_mb: int | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hpo.engines.ray_tune.nodes import missing_nodes
+from hpo.engines.ray_tune.nodes import missing_nodes, more_alike
 from hpo.engines.ray_tune.room import Node
 from tests.live import ROOT
 
@@ -92,6 +92,12 @@ def test_the_head_stays_and_gpus_come_and_go(path: pathlib.Path) -> None:
     assert missing_nodes(config, now) == [Node(8, 1)] * 4
     assert missing_nodes(config, [*now, Node(8, 1)]) == [Node(8, 1)] * 3
     assert missing_nodes({**config, "max_workers": 2}, now) == [Node(8, 1)] * 2
+
+
+def test_workers_that_an_autoscaler_elsewhere_may_bring_are_like_those_there() -> None:
+    now = [Node(0), Node(4, 1), Node(4, 1)]
+    assert more_alike(5, now) == [Node(4, 1)] * 3
+    assert more_alike(2, now) == more_alike(5, [Node(0)]) == []
 
 
 def test_nothing_joins_hosts_of_ones_own() -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cluster.cli import main
+from hpo import env
 from tests.live import STUDIES, launch
 from tests.test_kubernetes_files import FILES, Manifest, kustomized, of_instance, one, pod_of
 
@@ -108,8 +109,16 @@ def test_what_is_asked_of_pods_reaches_a_ray_cluster(tmp_path: pathlib.Path) -> 
     # Kueue admits a size that stays.
     assert job["spec"]["suspend"] and not cluster["enableInTreeAutoscaling"]
     assert group["minReplicas"] == group["replicas"] == group["maxReplicas"] == 2
+    assert {"name": env.MOST_NODES, "value": "0"} in head["containers"][0]["env"]
     mounted = [row["mountPath"] for row in head["containers"][0]["volumeMounts"]]
     assert "/study/slow.py" in mounted
+
+
+def test_a_ray_search_counts_on_as_many_workers_as_the_autoscaler_may_bring() -> None:
+    cluster = one(rendered("digits", on="rayjob"), "RayJob", "chief")["spec"]["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {"name": env.MOST_NODES, "value": str(group["maxReplicas"])} in head["env"]
 
 
 def test_what_is_typed_reaches_the_chief_as_it_was() -> None:

@@ -89,6 +89,9 @@ class ControlPlane:
             "HOME": "/tmp",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
+            # What a kubelet tells of the Service; nothing here leads its own address on.
+            "KUBERNETES_SERVICE_HOST": BRIDGE_ADDRESS,
+            "KUBERNETES_SERVICE_PORT_HTTPS": str(self._port),
         }
         options = [
             *("--kubeconfig", str(self.kubeconfig), "--node", name),
@@ -158,7 +161,7 @@ class ControlPlane:
 
     def _certificates(self) -> None:
         authority = _Authority(self.folder)
-        authority.sign("apiserver", "kube-apiserver", ["127.0.0.1", "10.0.0.1"])
+        authority.sign("apiserver", "kube-apiserver", [BRIDGE_ADDRESS, "10.0.0.1"])
         authority.sign("admin", "tester", groups=["system:masters"])
         self._account_key = authority.plain_key("accounts")
 
@@ -177,7 +180,8 @@ class ControlPlane:
             "apiserver",
             "kube-apiserver",
             *("--etcd-servers", etcd, "--secure-port", str(self._port)),
-            *("--bind-address", "127.0.0.1", "--advertise-address", BRIDGE_ADDRESS),
+            # Where pods reach it too.
+            *("--bind-address", BRIDGE_ADDRESS, "--advertise-address", BRIDGE_ADDRESS),
             *("--client-ca-file", self._file("ca.pem")),
             *("--tls-cert-file", self._file("apiserver.pem")),
             *("--tls-private-key-file", self._file("apiserver.key")),
@@ -248,7 +252,7 @@ class ControlPlane:
 
     def _write_kubeconfig(self) -> None:
         cluster = {
-            "server": f"https://127.0.0.1:{self._port}",
+            "server": f"https://{BRIDGE_ADDRESS}:{self._port}",
             "certificate-authority": self._file("ca.pem"),
         }
         user = {

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -69,35 +73,89 @@ def test_a_planted_mistake_is_refused(rays: Namespace, mistake: Callable[[Any], 
     assert "server dry run" not in said and MISTAKES[mistake] in said, said
 
 
-def submitted(space: Namespace, run_id: str, *words: str) -> str:
+def submitted(space: Namespace, study: str, run_id: str, *words: str) -> str:
     """The handle of a run with pods small enough for this machine."""
     own = ["--on", "rayjob", "--namespace", space.name, "--id", run_id]
-    space.launch("submit", SLOW, *own, "--cpus=1", "--memory=2Gi", "--storage=1Gi", *words)
+    space.launch("submit", study, *own, "--cpus=1", "--memory=2Gi", "--storage=1Gi", *words)
     return f"rayjob://{space.name}/{run_id}"
 
 
-def ray_pod(space: Namespace, run_id: str, part: str) -> Any:
+def ray_pods(space: Namespace, run_id: str, part: str) -> list[Any]:
     labels = f"app.kubernetes.io/instance={run_id},app.kubernetes.io/component={part}"
-    found = space.get("pods", "-l", labels)["items"]
-    return found[0] if found else None
+    found: list[Any] = space.get("pods", "-l", labels)["items"]
+    return found
 
 
+@pytest.mark.timeout(900)
 def test_a_search_from_submission_to_its_results(rays: Namespace) -> None:
-    handle = submitted(rays, "rays", "--trials=6", "--workers=2", "--seed=1")
+    handle = submitted(rays, SLOW, "rays", "--trials=6", "--workers=2", "--seed=1")
     for part, name in (("chief", "chief"), ("worker", "worker")):
-        pod = wait_until(lambda part=part: ray_pod(rays, "rays", part), f"a pod of {part}", 60)
+        pod = wait_until(lambda part=part: ray_pods(rays, "rays", part), f"a pod of {part}", 60)[0]
         (container,) = [row for row in pod["spec"]["containers"] if row["name"] == name]
         variables = {row["name"]: row for row in container["env"]}
         # Ray asks for a token, which is drawn for this cluster alone.
         assert variables["RAY_AUTH_MODE"]["value"] == "token"
         secret = variables["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
-        assert rays.get("secret", secret["name"])["data"][secret["key"]]
-    wait_until(lambda: deployment(rays, "rays") == "Complete", "the end of the search", 300)
-    text = rays.launch("status", handle, "--json").stdout
-    assert '"state": "DONE"' in text and '"completed": 6' in text
+        token = rays.get("secret", secret["name"])["data"][secret["key"]]
+    wait_until(lambda: deployment(rays, "rays") == "Running", "a cluster that searches", 300)
+    (head,) = ray_pods(rays, "rays", "chief")
+    told = {row["name"]: row.get("value") for row in head["spec"]["containers"][0]["env"]}
+    assert told["RAY_USAGE_STATS_ENABLED"] == "0"
+    check_token(head["status"]["podIP"], base64.b64decode(token).decode())
+    await_complete(rays, "rays")
+    check_done(rays, handle, 6)
+
+
+def check_token(address: str, token: str) -> None:
+    """Whoever lacks the token is told nothing of what runs there."""
+    request = urllib.request.Request(f"http://{address}:8265/api/jobs/")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 401
+    request.add_header("Authorization", f"Bearer {token}")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.timeout(900)
+def test_a_run_is_scaled_and_stopped_and_goes_on(rays: Namespace, unhurried: str) -> None:
+    handle = submitted(rays, unhurried, "grows", "--trials=40", "--workers=1", "--seed=1")
+    wait_until(lambda: deployment(rays, "grows") == "Running", "a cluster that searches", 300)
+    # Waits until the search there has begun.
+    rays.launch("scale", handle, "--workers", "2")
+    # Ray's autoscaler asks KubeRay for it.
+    wait_until(lambda: len(ray_pods(rays, "grows", "worker")) == 2, "another pod", 120)
+
+    said = rays.launch("stop", handle).stdout
+    assert f"go on with: python launch.py resume {handle}" in said
+    assert not ray_pods(rays, "grows", "chief") + ray_pods(rays, "grows", "worker")
+    assert '"state": "STOPPED"' in rays.launch("status", handle, "--json").stdout
+    before = completed(rays, handle)
+
+    rays.launch("resume", handle)
+    wait_until(lambda: len(completed(rays, handle)) > len(before), "another trial", 400)
+    after = completed(rays, handle)
+    assert len(after) == len(set(after)) and set(before) < set(after)
+
+
+def await_complete(space: Namespace, run_id: str) -> None:
+    wait_until(lambda: deployment(space, run_id) == "Complete", f"the end of {run_id}", 400)
 
 
 def deployment(space: Namespace, run_id: str) -> str:
     """How KubeRay says that the search stands."""
     status = space.get("rayjob", f"tunefleet-{run_id}").get("status", {})
     return str(status.get("jobDeploymentStatus", ""))
+
+
+def check_done(space: Namespace, handle: str, wanted: int) -> None:
+    """All wanted trials are completed, and none of them twice."""
+    assert '"state": "DONE"' in space.launch("status", handle, "--json").stdout
+    found = completed(space, handle)
+    assert len(found) == len(set(found)) == wanted
+
+
+def completed(space: Namespace, handle: str) -> list[str]:
+    """The completed attempts' trials."""
+    rows = map(json.loads, space.launch("trials", handle, "--json").stdout.splitlines())
+    return [row["trial_id"] for row in rows if row["state"] == "COMPLETED"]

@@ -124,6 +124,7 @@ def _queue(spec: KubernetesSpec) -> list[Change]:
         {"op": "remove", "path": f"{CLUSTER}/autoscalerOptions"},
         replaced(f"{GROUP}/minReplicas", spec.workers),
         replaced(f"{GROUP}/maxReplicas", spec.workers),
+        *variable(f"{_HEAD_POD}/containers/0", 3, env.MOST_NODES, "0"),
         # Without an autoscaler nothing in the head speaks to the API server.
         added(f"{_HEAD_POD}/automountServiceAccountToken", False),
     ]

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from hpo import env
 from hpo.engines.ray_tune.room import Node
 
 _CONFIG, _CLUSTER = "--autoscaling-config=", "--gcs-address="
@@ -24,13 +25,22 @@ def nodes() -> list[Node]:
 def joinable(now: Sequence[Node]) -> list[Node]:
     """What Ray's autoscaler may start besides ``now``, as soon as trials wait for it.
 
-    Known on the cluster's head alone, from the file that its autoscaler goes by; empty
-    elsewhere, and where there is none.
+    Known on the cluster's head alone, from the file that its autoscaler goes by, or, where
+    that is KubeRay's in a container of its own, from our manifest; empty elsewhere, and where
+    there is none.
     """
+    if most := env.most_nodes():
+        return more_alike(most, now)
     import ray
 
     config = _configuration(ray.get_runtime_context().gcs_address)
     return missing_nodes(config, now) if config else []
+
+
+def more_alike(most: int, now: Sequence[Node]) -> list[Node]:
+    """What lacks of ``most`` nodes like the first that works; a head has no processors."""
+    there = [node for node in now if node.cpus]
+    return there[:1] * (most - len(there))
 
 
 def missing_nodes(config: dict[str, Any], now: Sequence[Node]) -> list[Node]:

@@ -25,11 +25,14 @@ type container struct {
 	endedAt   metav1.Time
 	code      int
 	stopped   atomic.Bool
+	ready     atomic.Bool   // once it runs
 	done      chan struct{} // closed once it has ended
 }
 
 func newContainer(p *pod, spec *v1.Container) *container {
-	return &container{pod: p, spec: spec, startedAt: metav1.Now(), done: make(chan struct{})}
+	c := &container{pod: p, spec: spec, startedAt: metav1.Now(), done: make(chan struct{})}
+	c.ready.Store(p.k.o.paper || !asksByHTTP(spec))
+	return c
 }
 
 func (c *container) hasEnded() bool {
@@ -92,6 +95,9 @@ func (c *container) launch() error {
 	}
 	// Closed when the container's own program takes over, before which nothing can join it.
 	_, _ = io.Copy(io.Discard, begun)
+	if asksByHTTP(c.spec) {
+		go c.watchReadiness()
+	}
 	go func() {
 		err := c.command.Wait()
 		c.code = c.command.ProcessState.ExitCode()

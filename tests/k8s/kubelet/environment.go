@@ -65,13 +65,7 @@ func (c *container) value(from *v1.EnvVarSource) (string, error) {
 	core := p.k.client.CoreV1()
 	switch {
 	case from.FieldRef != nil:
-		switch from.FieldRef.FieldPath {
-		case "status.podIP":
-			return p.address, nil
-		case "spec.nodeName":
-			return p.object.Spec.NodeName, nil
-		}
-		return fieldpath.ExtractFieldPathAsString(p.object, from.FieldRef.FieldPath)
+		return p.field(from.FieldRef.FieldPath)
 	case from.ResourceFieldRef != nil:
 		return resource.ExtractContainerResourceValue(from.ResourceFieldRef, c.spec)
 	case from.SecretKeyRef != nil:
@@ -82,6 +76,17 @@ func (c *container) value(from *v1.EnvVarSource) (string, error) {
 		return string(secret.Data[from.SecretKeyRef.Key]), nil
 	}
 	return "", fmt.Errorf("this kubelet knows no such source")
+}
+
+// field is what the pod says of itself.
+func (p *pod) field(path string) (string, error) {
+	switch path {
+	case "status.podIP":
+		return p.address, nil
+	case "spec.nodeName":
+		return p.object.Spec.NodeName, nil
+	}
+	return fieldpath.ExtractFieldPathAsString(p.object, path)
 }
 
 // expandAll replaces the variables that a container's command names.

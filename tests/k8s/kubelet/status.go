@@ -96,7 +96,7 @@ func (p *pod) statuses(specs []v1.Container) []v1.ContainerStatus {
 			s.RestartCount, s.ContainerID = c.restarts, c.id()
 			s.State.Running = &v1.ContainerStateRunning{StartedAt: c.startedAt}
 		}
-		s.Ready, s.Started = running, &running
+		s.Ready, s.Started = running && c.ready.Load(), &running
 		if c != nil && isSidecar(c.spec) && running {
 			s.Started = &yes
 		}

@@ -43,6 +43,12 @@ func (p *pod) mount(ctx context.Context, v *v1.Volume) error {
 			data[name] = []byte(text)
 		}
 		return p.write(folder, data, v.ConfigMap.Items, v.ConfigMap.DefaultMode)
+	case v.Projected != nil:
+		data, err := p.projected(ctx, v.Projected.Sources)
+		if err != nil {
+			return err
+		}
+		return p.write(folder, data, nil, v.Projected.DefaultMode)
 	case v.PersistentVolumeClaim != nil:
 		path, err := p.claim(ctx, v.PersistentVolumeClaim.ClaimName)
 		if err != nil {
