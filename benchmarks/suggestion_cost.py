@@ -1,4 +1,4 @@
-"""How long does a sampler think, by how many trials have ended? Eight trials are running.
+"""How long does a sampler think, by how many trials have ended, with others running?
 
 The finished trials are random points that the sampler is told of as another run's. The CPU
 seconds are those of this process and its children: KerasTuner's oracles live in one.
@@ -23,8 +23,6 @@ from hpo.registry import SAMPLERS
 from hpo.samplers.base import Outcome
 from hpo.trial import TrialState
 
-RUNNING = 8
-
 
 def cpu_s() -> float:
     """What this process and its living children have used."""
@@ -32,14 +30,14 @@ def cpu_s() -> float:
     return time.process_time() + sum(sum(each.cpu_times()[:2]) for each in children)
 
 
-def cost(name: str, function: str, finished: int, asks: int) -> tuple[float, float]:
+def cost(name: str, function: str, finished: int, running: int, asks: int) -> tuple[float, float]:
     """Median seconds of a suggestion: by the wall, and of CPU."""
     task, rng = FUNCTIONS[function], random.Random(finished)
-    search = Search(name, task.space, 0, RUNNING + 1, task.regret)
+    search = Search(name, task.space, 0, running + 1, task.regret)
     points = [task.space.sample(rng) for _ in range(finished)]
     done = TrialState.COMPLETED
     search.sampler.learn([Outcome(point, done, task.regret(point)) for point in points])
-    for _ in range(RUNNING):
+    for _ in range(running):
         search.ask()
     spent = []
     for _ in range(asks):
@@ -56,14 +54,15 @@ def main() -> None:
     parser.add_argument("--samplers", default="random,qmc,cmaes,tpe")
     parser.add_argument("--function", default="network", choices=list(FUNCTIONS))
     parser.add_argument("--finished", default="100,1000,5000")
+    parser.add_argument("--running", type=int, default=8)
     parser.add_argument("--asks", type=int, default=10)
     args = parser.parse_args()
-    print(f"{args.function}, {RUNNING} running; median of {args.asks} suggestions, in ms")
+    print(f"{args.function}, {args.running} running; median of {args.asks} suggestions, in ms")
     print(f"{'sampler':12} {'finished':>9} {'wall':>9} {'CPU':>9}")
     for name in args.samplers.split(","):
         SAMPLERS.load(name).check_installed()
         for finished in map(int, args.finished.split(",")):
-            wall, cpu = cost(name, args.function, finished, args.asks)
+            wall, cpu = cost(name, args.function, finished, args.running, args.asks)
             print(f"{name:12} {finished:9} {wall * 1e3:9.1f} {cpu * 1e3:9.1f}", flush=True)
 
 
