@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.k8s.conftest import Namespace
+from tests.k8s.test_search import open_tensorboard
 from tests.live import wait_until
 
 pytestmark = pytest.mark.k8s
@@ -52,13 +53,21 @@ def _other(space: Namespace, run_id: str, part: str, uid: str) -> bool:
     return pod is not None and pod["metadata"]["uid"] != uid
 
 
-def test_a_run_is_stopped_resumed_and_scaled(space: Namespace, unhurried: str) -> None:
+def test_a_run_is_scaled_stopped_and_resumed(space: Namespace, unhurried: str) -> None:
     handle = space.handle("elastic")
-    space.submit(unhurried, "elastic", "--workers=2", *LONG[1:], "--trials=40")
+    space.submit(unhurried, "elastic", "--workers=2", *LONG[1:], "--trials=50")
     space.await_pod("elastic", "worker-1")
-    said = space.launch("scale", handle, "--workers", "4").stdout
-    assert "4 workers wanted, 2 before" in said
+    scale(space, "elastic", 2, 4)
+    # Which takes seconds: the pods start beside it.
+    assert open_tensorboard(space, handle).startswith("<!doctype html>")
+    assert space.pod("elastic", "chief") and not space.pod("elastic", "viewer")
     space.await_pod("elastic", "worker-3")
+    scale(space, "elastic", 4, 1)
+    wait_until(lambda: workers(space, "elastic") == {"worker-0"}, "one worker alone", 90)
+    # The one that stays goes on with the search.
+    before = completed(space, "elastic")
+    wait_until(lambda: completed(space, "elastic") > before, "a trial by one worker", 90)
+    assert space.read("status", "elastic")["state"] == "RUNNING"
 
     said = space.launch("stop", handle).stdout
     assert f"go on with: python launch.py resume {handle}" in said
@@ -69,12 +78,25 @@ def test_a_run_is_stopped_resumed_and_scaled(space: Namespace, unhurried: str) -
     refused = space.launch("scale", handle, "--workers", "1", status=2)
     assert f"resume {handle} --workers 1" in refused.stderr
 
-    space.launch("resume", handle, "--workers", "1")
-    space.await_pod("elastic", "worker-0")
-    assert not space.pod("elastic", "worker-1")
-    space.launch("scale", handle, "--workers", "4")
+    space.launch("resume", handle, "--workers", "2")
+    space.await_pod("elastic", "worker-1")
+    scale(space, "elastic", 2, 4)
     space.await_end("elastic")
-    space.check_trials("elastic", 40)
+    rows = space.check_trials("elastic", 50)
+    assert {row["worker"] for row in rows} == {f"worker-{number}" for number in range(4)}
+
+
+def scale(space: Namespace, run_id: str, before: int, wanted: int) -> None:
+    said = space.launch("scale", space.handle(run_id), "--workers", str(wanted)).stdout
+    assert f"{wanted} workers wanted, {before} before" in said
+
+
+def workers(space: Namespace, run_id: str) -> set[str]:
+    """The workers that the chief counts, which are those that the cluster runs."""
+    status = space.read("status", run_id)
+    parts = {row["part"] for row in status["pods"] if row["phase"] == "Running"} - {"chief"}
+    here = {row["id"] for row in status["workers"]}
+    return here if parts == here else set()
 
 
 def test_a_node_that_is_gone(space: Namespace, unhurried: str) -> None:
