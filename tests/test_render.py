@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cluster.cli import main
+from cluster.launchers.kubernetes.applied import told_request
 from hpo import env
 from tests.live import STUDIES, launch
 from tests.test_kubernetes_files import FILES, Manifest, kustomized, of_instance, one, pod_of
@@ -75,6 +76,23 @@ def test_the_rayjob_is_what_the_same_options_render() -> None:
     size = ["--workers=8", "--gpus-per-worker=1", "--trials=100"]
     typed = rendered("cnn-dropout", "--id=demo", *size, on="rayjob")
     assert by_name(typed) == by_name(kustomized(FILES / "rayjob"))
+
+
+def test_a_run_applied_by_hand_tells_what_it_asks_for() -> None:
+    asked = told_request(one(kustomized(FILES / "rayjob"), "RayJob", "chief"))
+    assert asked and (asked.engine, asked.study, asked.trials) == ("ray", "cnn-dropout", 100)
+    chief = one(kustomized(FILES / "overlays" / "gpu"), "Job", "chief")
+    told = chief["spec"]["template"]["spec"]["containers"][0]["args"]
+    told += ["--sampler=tpe", "--max-hours", "2", "--seed", "3"]
+    asked = told_request(chief)
+    assert asked and (asked.engine, asked.study, asked.trials) == (
+        "keras-tuner",
+        "cnn-dropout",
+        100,
+    )
+    assert (asked.sampler, asked.pruner, asked.seed) == ("tpe", "none", 3)
+    told.append("--epochs=none")
+    assert told_request(chief) is None
 
 
 def test_what_is_typed_reaches_the_shell_of_a_ray_head_as_it_was(tmp_path: pathlib.Path) -> None:

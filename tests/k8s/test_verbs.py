@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import pytest
+import yaml
 
+from cluster.secret import secret_of
 from tests.k8s.conftest import Namespace
 from tests.live import STUDIES, wait_until
+from tests.test_kubernetes_files import of_instance
 
 pytestmark = pytest.mark.k8s
 
@@ -67,10 +71,37 @@ def test_a_run_with_a_copy(space: Namespace) -> None:
     study = str(STUDIES / "slow.py")
     space.submit(study, "kept", "--trials=4", "--workers=1", "--store=file:///runs/copy")
     space.await_end("kept")
+    # What is asked first makes the viewer.
+    assert "DONE" in space.launch("status", space.handle("kept")).stdout
     # The viewer sees what the chief's neighbour wrote after the chief's end.
     space.check_trials("kept", 4)
     words = ["exec", "tunefleet-kept-viewer", "--", "ls", "/runs/copy/kept"]
     assert "ledger.db" in space.kubectl(*words)
+
+
+def test_a_run_that_fails_before_it_begins(space: Namespace, tmp_path: pathlib.Path) -> None:
+    # By hand, for `submit` would have refused it.
+    manifests = of_instance(tmp_path / "k8s", "hand", [], study="nonesuch")
+    manifests.append(secret_of("hand"))
+    space.kubectl("apply", "-f", "-", said=yaml.safe_dump_all(manifests))
+    (row,) = json.loads(
+        space.launch("list", "--on", "k8s", "--namespace", space.name, "--json").stdout
+    )
+    asked = {name: row[name] for name in ("id", "study", "engine", "sampler", "pruner")}
+    expected = {"study": "nonesuch", "engine": "keras-tuner", "sampler": "random"}
+    assert asked == {"id": "hand", "pruner": "none", **expected}
+    assert row["trials"]["wanted"] == 10
+
+    wait_until(lambda: space.job_is("hand", "chief", "Failed"), "the chief's Job has failed", 90)
+    handle = space.handle("hand")
+    for verb in ("watch", "trials", "best"):
+        said = space.launch(verb, handle, status=3).stderr
+        assert "run hand failed before it began: " in said and "nonesuch" in said
+        assert f"resume {handle}" in said and said.count("\n") == 1
+    assert "nonesuch" in space.launch("logs", handle).stdout
+    assert space.read("status", "hand")["state"] == "FAILED"
+    seen = space.launch("status", handle).stdout
+    assert "FAILED" in seen and "nonesuch" in seen
 
 
 def test_figures_without_those_who_fetch_them_are_refused(space: Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -26,7 +27,17 @@ class NotRunError(PlaceError):
 
 def once_begun(run_id: str, words: Sequence[str]) -> list[str]:
     """A command that waits in a chief's pod until its run can be opened."""
-    return ["sh", "-c", _BEGUN, f"{RUNS}/{run_id}/{FILE}", *words]
+    return ["sh", "-c", _BEGUN, _ledger(run_id), *words]
+
+
+def has_begun(connection: Connection, pod: str, container: str, run_id: str) -> bool:
+    """Whether the folder that is mounted in a pod has a run that can be opened."""
+    words = ["test", "-e", _ledger(run_id)]
+    return execute(connection, pod, container, words, io.BytesIO()) == 0
+
+
+def _ledger(run_id: str) -> str:
+    return f"{RUNS}/{run_id}/{FILE}"
 
 
 def execute(

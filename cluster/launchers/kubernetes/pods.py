@@ -77,6 +77,15 @@ class Standing:
                 return str(condition["type"])
         return ""
 
+    @property
+    def failure(self) -> str:
+        """What the cluster says of the chief's Job that failed; "" where it has not."""
+        status = (self.chief or {}).get("status", {})
+        rows = status.get("conditions", ())
+        failed = (row for row in rows if row["type"] == "Failed" and row["status"] == "True")
+        said = next((row.get("message", "") for row in failed), "") or status.get("message", "")
+        return last_line(said) if self.ended == "Failed" else ""
+
     def serving(self, part: str = CHIEF) -> Manifest | None:
         """The pod of ``part`` whose main container runs; None where none does."""
         return next((pod for pod in self.pods if part_of(pod) == part and _runs(pod)), None)
@@ -202,9 +211,14 @@ def reason_of(pod: Manifest) -> str:
             return ": ".join(filter(None, (waiting.get("reason"), waiting.get("message"))))
         ended = row["state"].get("terminated")
         if ended and ended["exitCode"]:
-            said = (ended.get("message") or "").strip().splitlines()[-1:]
-            return ": ".join([f"{ended.get('reason')} with exit status {ended['exitCode']}", *said])
+            how = f"{ended.get('reason')} with exit status {ended['exitCode']}"
+            return ": ".join(filter(None, (how, last_line(ended.get("message") or ""))))
     return str(status.get("message") or status.get("reason") or "")
+
+
+def last_line(text: str) -> str:
+    """The last line of what a log ends with."""
+    return "".join(text.strip().splitlines()[-1:])
 
 
 def advice(text: str) -> str:

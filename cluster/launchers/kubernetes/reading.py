@@ -16,14 +16,21 @@ from typing import Any, BinaryIO
 from cluster import tables
 from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes import pods as pods_of
+from cluster.launchers.kubernetes.applied import told_request
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.forward import Forward
-from cluster.launchers.kubernetes.inside import RUNS, NotRunError, execute, once_begun
+from cluster.launchers.kubernetes.inside import (
+    RUNS,
+    NotRunError,
+    execute,
+    has_begun,
+    once_begun,
+)
 from cluster.launchers.kubernetes.pods import Standing, There, advice, part_of, reason_of
 from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, INSTANCE, NAME
 from cluster.launchers.kubernetes.submission import chief_request, request_of
 from cluster.launchers.kubernetes.templates import Manifest
-from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer
+from cluster.launchers.kubernetes.viewer import ensure_viewer
 from cluster.launchers.outline import SHORT
 from cluster.launchers.outline import outline as outline_of
 from hpo.errors import PlaceError
@@ -59,7 +66,8 @@ class Reader:
             pairs = [("run", f"{seen['id']}  {seen['state']}"), ("study", f"{seen['study']}")]
             tables.print_pairs([*pairs, ("chief", self._why_none(standing))])
         else:
-            self._do(standing.serving() or standing.serving(VIEWER), ["status"])
+            # The viewer may have come only just now.
+            self._do(self._pod(), ["status"])
         self._print_pods(rows)
         return 0
 
@@ -171,11 +179,21 @@ class Reader:
             if pod := standing.serving():
                 return pod
             if self._is_idle(standing):
-                return ensure_viewer(self._there, standing)
+                return self._viewer(standing)
             if time.monotonic() >= deadline or pods_of.hopeless(standing):
                 raise PlaceError(f"run {self._handle.id} has no chief: {self._why_none(standing)}")
             time.sleep(_LOOK_S)
             standing = None
+
+    def _viewer(self, standing: Standing) -> Manifest:
+        """The viewer; PlaceError where the run failed before it had anything to view."""
+        pod = ensure_viewer(self._there, standing)
+        if standing.failure and not has_begun(self._connection, *_names(pod), self._handle.id):
+            raise PlaceError(
+                f"run {self._handle.id} failed before it began: {self._why_none(standing)}: mend "
+                f"that, then python launch.py resume {self._handle}"
+            )
+        return pod
 
     @staticmethod
     def _is_idle(standing: Standing) -> bool:
@@ -188,7 +206,7 @@ class Reader:
     def _why_none(self, standing: Standing) -> str:
         pod = standing.latest(CHIEF)
         words = reason_of(pod) if pod else ""
-        words = words or pods_of.refused_pods(self._there)
+        words = words or standing.failure or pods_of.refused_pods(self._there)
         if not words:
             return "its pod has yet to start"
         return ": ".join(filter(None, (words, advice(words))))
@@ -279,5 +297,5 @@ def _cells(row: dict[str, Any]) -> Iterator[str]:
 
 def _short(made: Manifest) -> dict[str, Any]:
     run_id = made["metadata"]["labels"][INSTANCE]
-    whole = outline(run_id, made, request_of(made))
+    whole = outline(run_id, made, request_of(made) or told_request(made))
     return {name: whole[name] for name in SHORT}

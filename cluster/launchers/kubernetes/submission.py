@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 
+from cluster.launchers.kubernetes.applied import told_request
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.pods import There, claim_of, hopeless, refused_pods
 from cluster.launchers.kubernetes.render import is_chief
@@ -134,9 +135,7 @@ def _take_back(connection: Connection, made: Sequence[Manifest]) -> None:
 
 def chief_request(there: There) -> SearchRequest | None:
     """The request of a run, from its chief's Job, its RayJob or its volume claim."""
-    claim = "PersistentVolumeClaim", claim_of(there.id)
-    for kind, name in ((there.owner, there.owner_name), claim):
-        found = there.connection.read(kind, name)
-        if found and (request := request_of(found)):
-            return request
-    return None
+    if chief := there.connection.read(there.owner, there.owner_name):
+        return request_of(chief) or told_request(chief)
+    claim = there.connection.read("PersistentVolumeClaim", claim_of(there.id))
+    return request_of(claim) if claim else None
