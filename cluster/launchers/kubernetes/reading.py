@@ -191,7 +191,7 @@ class Reader:
         if standing.failure and not has_begun(self._connection, *_names(pod), self._handle.id):
             raise PlaceError(
                 f"run {self._handle.id} failed before it began: {self._why_none(standing)}: mend "
-                f"that, then python launch.py resume {self._handle}"
+                f"that, then python launch.py resume {self._handle}, or submit it under another id"
             )
         return pod
 
