@@ -17,6 +17,8 @@ from hpo.errors import TuneFleetError, UsageError
 from hpo.run import Run
 
 _DEFECT = 70
+# What a pipe takes at once on every system.
+_MOST_WORDS = 4096
 
 
 _FORM = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -89,7 +91,9 @@ def main(engine_name: str, what: str) -> int:
         return engine.work(role, token_file, pathlib.Path(what))
     except TuneFleetError as error:
         if listening:
-            os.write(int(listening), str(error).encode())
+            # Whoever listens may be gone. More than this might wait for it to read.
+            with contextlib.suppress(OSError):
+                os.write(int(listening), str(error).encode()[:_MOST_WORDS])
         # It may be just for want of room that there is no room for it in the log.
         with contextlib.suppress(OSError):
             print(f"launch.py: {error}", file=sys.stderr, flush=True)
