@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hpo.errors import SpaceError
-from hpo.hyperparameters import from_config, hyperparameters_class, parameter_of, to_config
+from hpo.hyperparameters import from_config, parameter_of, to_config
+from hpo.keras_tuner_parts import hyperparameters_class
 from hpo.parameter import Condition, Kind, Parameter
 from hpo.space import SearchSpace
 from hpo.trial import Params, Value

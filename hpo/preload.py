@@ -12,7 +12,7 @@ import pathlib
 import sys
 
 from hpo import env
-from hpo.hyperparameters import hyperparameters_class
+from hpo.keras_tuner_parts import hyperparameters_class
 from hpo.study import Form, StudyModule
 
 module: StudyModule | None = None

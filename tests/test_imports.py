@@ -22,7 +22,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS: list[set[str]] = [
     {"errors", "env", "registry", "trial", "parameter", "space", "protocol", "lock", "child"}
     | {"crew", "address", "token_file", "tls", "file_system", "packages", "json_numbers"},
-    {"hyperparameters", "discovery", "study", "data", "inputs", "leases", "weights", "reachable"}
+    {
+        "keras_tuner_parts",
+        "hyperparameters",
+        "discovery",
+        "study",
+        "data",
+        "inputs",
+        "leases",
+        "weights",
+        "reachable",
+    }
     | {
         "memory",
         "gpu_memory",

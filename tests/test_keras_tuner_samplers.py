@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import pathlib
@@ -10,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,24 @@ from tests.test_samplers import Search
 
 ORACLES = [name for name in SAMPLERS if name.startswith("kt-")]
 DEEP = (Condition("deep", (True,)),)
+# Asks each oracle for twenty trials and tells it of them, with the package around it or without.
+ASKED = """
+import json, sys
+if sys.argv[1] == "whole":
+    import keras_tuner
+from hpo.samplers.keras_tuner.host import _HOSTS, host
+from hpo.study import Study
+from hpo.trial import TrialState
+study, answers = Study.from_json(json.loads(sys.argv[2])), {}
+for kind in _HOSTS:
+    hosted = host(kind, study, 7)
+    answers[kind] = [hosted.ask("0000"), hosted.ask("0001")]
+    for number in range(2, 20):
+        answers[kind].append(hosted.ask(f"{number:04}"))
+        if f"{number - 2:04}" in hosted.oracle.ongoing_trials:
+            hosted.told(f"{number - 2:04}", TrialState.COMPLETED, number % 5 / 5)
+print(json.dumps([answers, "keras" in sys.modules]))
+"""
 # Few enough parameters that the Gaussian process takes over after nine trials.
 SPACE = SearchSpace(
     [
@@ -89,6 +109,22 @@ def test_of_two_ends_of_one_trial_the_later_counts(name: str) -> None:
             search.end(trial.trial_id, value=float(int(trial.trial_id) % 5))
     assert len(once.records) == 14
     assert twice.points == once.points
+
+
+def test_oracles_propose_the_same_without_keras_behind_them() -> None:
+    """What the child loads of KerasTuner is what the whole package has."""
+
+    def asked(of: str) -> list[Any]:
+        command = [sys.executable, "-c", ASKED, of, json.dumps(STUDY.to_json())]
+        output = subprocess.check_output(command, cwd=live.ROOT, text=True, timeout=120)
+        answers: list[Any] = json.loads(output.splitlines()[-1])
+        return answers
+
+    (bare, keras), (whole, whole_keras) = asked("bare"), asked("whole")
+    assert (keras, whole_keras) == (False, True)
+    assert bare == whole
+    kinds = {kind: [answer["kind"] for answer in given] for kind, given in bare.items()}
+    assert all(given.count("proposal") >= 4 for given in kinds.values()), kinds
 
 
 def test_child_that_dies_again_and_again_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,8 @@ def test_a_parent_must_come_first() -> None:
 LEAN = """
 import sys
 from hpo.discovery import discover
-from hpo.hyperparameters import from_hyperparameters, hyperparameters_class, messages
+from hpo.hyperparameters import from_hyperparameters
+from hpo.keras_tuner_parts import hyperparameters_class, messages
 hp = hyperparameters_class()()
 kind = hp.Choice("kind", ["a", "b"])
 with hp.conditional_scope("kind", ["b"]):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hpo.fleet import fleet_pb2
-from hpo.hyperparameters import messages
+from hpo.keras_tuner_parts import messages
 from hpo.protocol import Attempt, Verdict
 from hpo.trial import Params, TrialRecord, TrialState, Value
 

@@ -15,12 +15,10 @@ import traceback
 import warnings
 from typing import Any, TextIO
 
-# Before our own modules: they take KerasTuner's classes from the package where it is loaded.
-import keras_tuner
 import numpy as np
-from keras_tuner.engine.trial import Trial
 
 from hpo.hyperparameters import to_hyperparameters
+from hpo.keras_tuner_parts import objective_class, oracle_class, trial_class
 from hpo.samplers.base import seed_of
 from hpo.space import SearchSpace
 from hpo.study import Study
@@ -36,8 +34,8 @@ class Hosted:
     def __init__(self, kind: str, study: Study, seed: int, **options: Any) -> None:
         self.space: SearchSpace = study.space
         self.seed = seed
-        self.oracle = getattr(keras_tuner.oracles, kind)(
-            objective=keras_tuner.Objective(study.objective, study.direction.value),
+        self.oracle = oracle_class(kind)(
+            objective=objective_class()(study.objective, study.direction.value),
             hyperparameters=to_hyperparameters(study.space, {}),
             # KerasTuner takes 0 for no seed and draws one.
             seed=1 + seed_of(seed, "oracle"),
@@ -103,7 +101,7 @@ class Hosted:
     def _begin(self, trial_id: str, params: Params, tag: dict[str, Any]) -> None:
         hyperparameters = self.oracle.get_space()
         hyperparameters.values = dict(self.values_of(params, tag))
-        trial = Trial(hyperparameters, trial_id, "RUNNING")
+        trial = trial_class()(hyperparameters, trial_id, "RUNNING")
         self.oracle._record_values(trial)
         self.oracle.trials[trial_id] = self.oracle.ongoing_trials[trial_id] = trial
         self.oracle.start_order.append(trial_id)

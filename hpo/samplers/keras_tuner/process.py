@@ -1,7 +1,7 @@
 """The child in which KerasTuner's oracles live, seen from the process that asks them.
 
-One child serves every sampler of a process, since each import costs seconds and half a
-gigabyte. A line of JSON goes in, a line comes out; it leaves when its standard input closes.
+One child serves every sampler of a process: a benchmark has hundreds. A line of JSON goes in,
+a line comes out; it leaves when its standard input closes.
 """
 
 from __future__ import annotations

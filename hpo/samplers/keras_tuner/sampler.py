@@ -1,6 +1,6 @@
 """KerasTuner's own oracles as samplers: what was published with them can be run as it was.
 
-They run in a child, since to import them is to import TensorFlow; see ``process``.
+They run in a child, where their Gaussian process holds up nobody; see ``process``.
 What they decide depends on the run's seed, the trial and the records alone, so a new child,
 told the records again, goes on as the one before would have.
 """
