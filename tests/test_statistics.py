@@ -12,7 +12,15 @@ import pytest
 from hpo.benchmark import compare
 from hpo.benchmark.analysis import Result, analyse, leaders
 from hpo.benchmark.matrix import Cell
-from hpo.benchmark.regret import FLOOR, Scale, at_fraction, curve, log_regret, scale_of_table
+from hpo.benchmark.regret import (
+    FLOOR,
+    Scale,
+    at_fraction,
+    curve,
+    log_regret,
+    places,
+    scale_of_table,
+)
 from hpo.benchmark.trace import End, Trace
 from hpo.benchmark.winner import bias_in_table, judged, leading
 from hpo.samplers.random import RandomSampler
@@ -64,6 +72,15 @@ def test_the_incumbent_is_the_best_that_completed_so_far() -> None:
     pruned = End("0009", 50.0, 50.0, "PRUNED", 0.0, {})
     with_pruned = Trace(**{**vars(trace), "ends": (*trace.ends, pruned)})
     assert curve(with_pruned, scale, "trials", np.array([5.0]))[0] == 0.5
+
+
+def test_an_axis_ends_where_most_searches_have_and_says_how_many_go_on() -> None:
+    slow = [a_trace(0.1, 0.2, at=at) for at in (40.0, 41.0, 42.0, 43.0, 3000.0)]
+    fast = [a_trace(0.1, 0.2, at=at) for at in (10.0, 11.0, 12.0, 13.0, 14.0)]
+    at, beyond = places([fast, slow], "at_s")
+    assert (at[0], at[-1], beyond) == (0.0, 86.0, 1)
+    assert places([fast, slow], "trials")[1] == 0
+    assert places([[a_trace()]], "at_s")[1] == 0
 
 
 def test_wilcoxon_is_exact_for_few_seeds() -> None:

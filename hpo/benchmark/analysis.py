@@ -291,10 +291,11 @@ def _sandwich(own: Sequence[Result], ground: Sequence[Result]) -> Interval | Non
 
 def _curves(by_method: Mapping[str, Mapping[int, Result]], axis: str) -> dict[str, Any]:
     """The incumbent's log regret along ``axis``, by method."""
-    everything = [result.trace for own in by_method.values() for result in own.values()]
-    at = places(everything, axis)
+    traces = [[result.trace for result in own.values()] for own in by_method.values()]
+    at, beyond = places(traces, axis)
     return {
         "at": at.tolist(),
+        "beyond": beyond,
         "methods": {
             name: _band([log_regret(curve(r.trace, r.scale, axis, at)) for r in own.values()])
             for name, own in by_method.items()

@@ -18,16 +18,20 @@ from hpo.json_numbers import finite
 if TYPE_CHECKING:
     from hpo.benchmark.drawing import Picture
 
+# A cell with more letters is words, and may take several lines.
+_WORDS = 32
 _CSS = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; background: #fff; margin: 0 auto;
-       max-width: 62rem; padding: 1.5rem; }
+       max-width: 78rem; padding: 1.5rem; }
+p, figcaption { max-width: 60rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: 0.6rem 0; font-size: 0.9rem; }
-th, td { padding: 0.25rem 0.7rem; text-align: left; border-bottom: 1px solid #ddd; }
+th, td { padding: 0.25rem 0.5rem; text-align: left; border-bottom: 1px solid #ddd; }
 th { border-bottom: 2px solid #555; vertical-align: bottom; }
-td:not(:last-child) { white-space: nowrap; }
+td { white-space: nowrap; }
+td.words { white-space: normal; min-width: 13rem; }
 td:not(:first-child) { font-variant-numeric: tabular-nums; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; }
 figcaption { color: #444; font-size: 0.9rem; }
@@ -134,13 +138,15 @@ def _section_html(section: Section) -> str:
 
 
 def _grid_html(grid: Grid) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    def cell(text: str) -> str:
+        words = ' class="words"' if len(text) > _WORDS else ""
+        return f"<td{words}>{html.escape(text)}</td>"
 
-    rows = "\n".join(row(cells, "td") for cells in grid.rows)
-    head = row(grid.headers, "th")
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in grid.headers)
+    rows = "\n".join(f"<tr>{''.join(map(cell, cells))}</tr>" for cells in grid.rows)
     return (
-        f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>{rows}</tbody>\n</table></div>'
+        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{rows}</tbody>\n</table></div>"
     )
 
 

@@ -34,6 +34,8 @@ def anytime(curves: Mapping[str, Any], axis: str, looks: Mapping[str, Looks]) ->
         f"Regret of the best so far against {AXES[axis]}, 1 the median of the space: the median "
         "over seeds with its 95 % interval"
     )
+    if curves["beyond"]:
+        caption += f"; {curves['beyond']} searches took longer than is shown"
     return drawing.picture(f"anytime-{axis.replace('_', '-')}", caption)
 
 

@@ -157,12 +157,12 @@ def _regret_grid(methods: Sequence[Method]) -> Grid:
 def _versus_grid(methods: Sequence[Method], baseline: str | None) -> Grid:
     headers = (
         f"against {baseline or 'random search, which is not here'}",
+        "verdict",
         "difference in log regret",
         "chance to be better",
         "p (Wilcoxon, Holm)",
         "random search's trials for one",
         "from random search to the best",
-        "verdict",
     )
     rows = []
     for method in methods:
@@ -170,12 +170,12 @@ def _versus_grid(methods: Sequence[Method], baseline: str | None) -> Grid:
         rows.append(
             (
                 method.name,
+                against.verdict if against else "the reference" if is_ground else "",
                 interval(against.difference) if against else "",
                 percent(against.chance) if against else "",
                 f"{against.p:.3g}" if against else "",
                 _at_least(method) if against else "",
                 interval(method.sandwich) if against else "",
-                against.verdict if against else "the ground itself" if is_ground else "",
             )
         )
     return Grid(headers, rows)
