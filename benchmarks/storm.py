@@ -2,7 +2,7 @@
 
     python benchmarks/storm.py [--seeds 10] [--samplers random,grid,kt-random]
     python benchmarks/storm.py --study cnn-dropout --trials 20 --train-examples 6000 \\
-        --epochs 3 --worker-every 8 --chief-every 40 --workers 2
+        --epochs 3 --checkpoint-every 1 --worker-every 8 --chief-every 40 --workers 2
 
 `launch.py run` brings the killed ones back; it is not killed itself. Every worker's agent
 takes its trial process along. Afterwards the run is read with `launch.py trials --json`:
@@ -162,6 +162,7 @@ def _command(options: argparse.Namespace, sampler: str, seed: int) -> list[str]:
         "workers": options.workers,
         "epochs": max(options.epochs, epochs),
         "train-examples": options.train_examples,
+        "checkpoint-every": options.checkpoint_every,
     }
     given = [(f"--{name}", str(value)) for name, value in asked.items() if value is not None]
     return ["run", options.study, *(text for pair in given for text in pair)]
@@ -230,6 +231,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--train-examples", type=int)
+    parser.add_argument("--checkpoint-every")
     parser.add_argument("--worker-every", type=float, default=2.0, help="seconds, on average")
     parser.add_argument("--chief-every", type=float, default=10.0, help="seconds, on average")
     parser.add_argument("--patience", type=float, default=1800.0, help="seconds a run may take")

@@ -16,7 +16,8 @@ class OpenTrial:
     """A trial that has not ended: its current attempt and what was reported of it.
 
     ``begun`` is when that was handed out, on the monotonic clock. ``failed`` counts the
-    earlier attempts by how they failed; ``earlier`` is what the one before had reported.
+    earlier attempts by how they failed; ``earlier`` is what the one before had reported;
+    ``gained`` is the furthest step that one of them went on from, as far as this chief knows.
     """
 
     attempt: Attempt
@@ -24,6 +25,7 @@ class OpenTrial:
     begun: float = 0.0
     failed: collections.Counter[Failure] = dataclasses.field(default_factory=collections.Counter)
     earlier: dict[int, Metrics] = dataclasses.field(default_factory=dict)
+    gained: int = 0
 
     @property
     def record(self) -> TrialRecord:
@@ -54,13 +56,21 @@ class OpenTrial:
             if rules.direction.better(value, self.record.value):
                 self.change(value=value, best_step=step)
 
+    def gain(self, step: int) -> bool:
+        """The attempt goes on from ``step``; whether lost attempts count no more for that."""
+        further, self.gained = step > self.gained, max(step, self.gained)
+        if not further or not self.attempt.lost:
+            return False
+        self.attempt = dataclasses.replace(self.attempt, lost=0)
+        return True
+
     def again(self, lost: int, now: float) -> OpenTrial:
         """The trial with its next attempt, which waits since ``now``."""
         failed = self.failed.copy()
         if self.record.failure:
             failed[self.record.failure] += 1
         attempt = Attempt(_next(self.record, now), lost=lost)
-        return OpenTrial(attempt, failed=failed, earlier=self.history)
+        return OpenTrial(attempt, failed=failed, earlier=self.history, gained=self.gained)
 
 
 class Past:

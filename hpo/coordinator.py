@@ -265,12 +265,18 @@ class Coordinator:
         return Verdict.SUSPEND if self._suspending else Verdict.GO_ON
 
     def resumed(self, trial_id: str, fence: int, step: int) -> Verdict:
-        """The attempt goes on after ``step`` of the one before, whose reports become its own."""
+        """The attempt goes on after ``step`` of the one before, whose reports become its own.
+
+        Where that is further than any attempt has gone on from, those that were lost brought
+        the trial on, and are counted no more: a long trial may outlive any number of workers.
+        """
         trial = self._held(trial_id, fence)
         if trial is None:
             return Verdict.LOST
         for earlier in sorted(number for number in trial.earlier if number <= step):
             self._note(trial, Report(earlier, trial.earlier[earlier]))
+        if trial.gain(step):
+            self._put(trial)
         return Verdict.GO_ON
 
     def explained(self, trial_id: str, fence: int, failure: Failure, error: str) -> Verdict:

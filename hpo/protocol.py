@@ -81,7 +81,7 @@ class Attempt:
     """An attempt as it is stored: its record, its fencing number, and how often it was lost.
 
     ``fence`` is 0 until the attempt is handed out. ``lost`` counts the earlier attempts of
-    the trial that were lost with their worker.
+    the trial that were lost with their worker, since it last went on from further than before.
     """
 
     record: TrialRecord

@@ -90,6 +90,34 @@ def test_five_lost_attempts_end_a_trial() -> None:
     assert [a.record.state for a in driver.books.stored()] == ["FAILED"] * 5
 
 
+def test_losses_that_brought_a_trial_on_are_not_counted() -> None:
+    driver = a_driver(wanted=1)
+    number = 0
+
+    def live(step: int) -> None:
+        """One more worker goes on from ``step``, and dies."""
+        nonlocal number
+        number += 1
+        driver.join("w", str(number))
+        attempt = driver.ask("w", str(number)).attempt
+        assert attempt.record.attempt == number
+        if step:
+            verdict = driver.do("resumed", attempt.record.trial_id, attempt.fence, step)
+            assert verdict is Verdict.GO_ON
+
+    for step in (0, 0, 1, 2, 3, 4, 5, 6):
+        live(step)
+    # A chief that comes back does not know how far that was, and lets it pass once.
+    driver.start()
+    for step in (6, 6, 6, 6, 6):
+        live(step)
+    driver.join("w", "last")
+    assert isinstance(driver.ask("w", "last"), Stop)
+    record = driver.books.latest()["0000"]
+    assert (record.state, record.failure) == ("FAILED", Failure.PREEMPTED)
+    assert "5 attempts were lost in this way" in (record.error or "")
+
+
 def test_an_attempt_that_was_stopped_on_purpose_does_not_count_as_lost() -> None:
     driver = a_driver(wanted=1)
     for _ in range(10):
