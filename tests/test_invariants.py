@@ -184,6 +184,18 @@ class Search(RuleBasedStateMachine):
                 self.acknowledged.setdefault(last.trial_id, last)
             self.check_loss(self.worker(name), grant, verdict)
 
+    @rule(name=names, step=st.integers(1, 3))
+    @unless_the_chief_dies
+    def go_on(self, name: str, step: int) -> None:
+        """From a checkpoint of the attempt before."""
+        grant = self.holds.get(self.worker(name))
+        if grant and grant.attempt.record.attempt > 1:
+            own = grant.attempt.record
+            verdict = self.driver.do("resumed", own.trial_id, grant.attempt.fence, step)
+            self.check_loss(self.worker(name), grant, verdict)
+            attempt = self.driver.books.attempts[own.trial_id, own.attempt]
+            assert verdict is Verdict.LOST or attempt.lost <= grant.attempt.lost
+
     failures = st.sampled_from([None, Failure.CODE, Failure.OOM, Failure.NAN])
 
     @rule(name=names, failure=failures, repeated=st.booleans())
