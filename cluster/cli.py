@@ -246,7 +246,8 @@ def _is_elsewhere(parsed: argparse.Namespace) -> bool:
     """Whether it is about another place than this host."""
     typed = getattr(parsed, "run", None) or ""
     words = typed if isinstance(typed, list) else [typed]
-    return getattr(parsed, "on", None) is not None or any("://" in text for text in words)
+    # No id of a run here has a colon.
+    return getattr(parsed, "on", None) is not None or any(":" in text for text in words)
 
 
 def _help() -> str:

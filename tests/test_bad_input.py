@@ -58,6 +58,7 @@ def refused(
         (("status", "nothing"), "no run 'nothing'"),
         (("best", "nothing", "--json"), "no run 'nothing'"),
         (("stop", "nothing"), "no run 'nothing'"),
+        (("status", "raycluster:/head:8265/x"), "bad handle 'raycluster:/head:8265/x'"),
         (("resume", "nothing"), "no run 'nothing'"),
         (("retry", "nothing", "--failed"), "no run 'nothing'"),
         (("scale", "nothing", "--workers", "2"), "no run 'nothing'"),

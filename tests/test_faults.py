@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from hpo.run import Run
 from tests.live import ROOT, STUDIES, LiveRun, environment, launch, points, processes_of, wait_until
 
 SLOW = ("run", str(STUDIES / "slow.py"), "--seed", "1")
@@ -121,6 +122,18 @@ def test_stop_drains_and_the_same_request_resumes(start: Start) -> None:
     again = launch(*SLOW, "--id", "slow", "--trials", "6", "--runs", str(run.runs))
     assert again.returncode == 0, again.stderr
     assert len(points(completed_once(run))) == 6
+
+
+def test_stop_reaches_a_run_whose_chief_does_not_serve_yet(start: Start) -> None:
+    run = slow(start, trials=50)
+    folder = run.runs / "slow"
+    begun = wait_until(lambda: (folder / "ledger.db").exists() and Run(folder), "the run")
+    wait_until(lambda: begun.supervised, "it looks after its processes")
+    stopped = launch("stop", "slow", "--runs", str(run.runs))
+    assert stopped.returncode == 0 and "stopping slow" in stopped.stdout, stopped.stdout
+    assert run.wait()[0] == 75
+    again = launch("stop", "slow", "--runs", str(run.runs))
+    assert (again.returncode, again.stdout) == (0, "run slow is not running\n")
 
 
 def test_a_paused_worker_learns_that_its_trial_was_given_away(start: Start) -> None:

@@ -17,16 +17,35 @@ _CHIEF_S = 30.0
 def stop(args: argparse.Namespace) -> int:
     """Drains a run, or with ``--now`` stops it; returns once its chief has left."""
     run = open_run(args.runs, args.run)
-    address = chief_address(run)
-    if address is None:
+    if not _drain(run, args.now):
         print(f"run {run.id} is not running")
         return 0
-    load_engine(run.request.engine).drain(run, address, immediate=args.now)
     print(f"stopping {run.id}{'' if args.now else '; running trials may end'}", flush=True)
     while run.chief_lives:
         time.sleep(0.1)
     print(f"go on with: {typed(run, 'resume')}")
     return 0
+
+
+def _drain(run: Run, immediate: bool) -> bool:
+    """Asks the chief to hand out nothing more; False where the run does not go on anyway.
+
+    A `run` that has just begun, or whose chief was killed, has one in a moment.
+    """
+    deadline = time.monotonic() + _CHIEF_S
+    while True:
+        goes_on = run.supervised
+        try:
+            if address := chief_address(run):
+                load_engine(run.request.engine).drain(run, address, immediate)
+                return True
+            if not goes_on:
+                return False
+            raise _no_chief(run)
+        except PlaceError:
+            if not goes_on or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def scale(args: argparse.Namespace) -> int:
@@ -64,7 +83,7 @@ def _tell_size(run: Run, workers: int) -> int | None:
     """
     address = chief_address(run)
     if address is None:
-        raise PlaceError(f"no chief of run {run.id} serves: see its log with `launch.py logs`")
+        raise _no_chief(run)
     most = Run(run.folder).most_workers
     if most is not None and workers > max(most, run.workers):
         raise UsageError(
@@ -72,6 +91,10 @@ def _tell_size(run: Run, workers: int) -> int | None:
             f"{most}: ask for fewer"
         )
     return load_engine(run.request.engine).scale(run, address, workers)
+
+
+def _no_chief(run: Run) -> PlaceError:
+    return PlaceError(f"no chief of run {run.id} serves: see its log with `launch.py logs`")
 
 
 def chief_address(run: Run) -> str | None:
