@@ -85,6 +85,21 @@ def test_sigterm_saves_a_trial_and_gives_it_back(start: Start) -> None:
     assert f"Epoch {reached + 1}/6" in log and f"Epoch {reached}/6" not in log
 
 
+def test_sigterm_to_all_processes_leaves_trials_their_grace(start: Start) -> None:
+    study = str(STUDIES / "slow.py")
+    options = ("--trials", "2", "--workers", "1", "--grace", "60", "--id", "slow")
+    run = start("slow", "run", study, *RAY, *options, env={"SLOW_STEP_S": "4"})
+    run.busy_worker()
+    # As Ray ends a job.
+    for pid in ((run.status() or {})["chief"]["pid"], run.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    status, out, err = run.wait()
+    assert status == 75 and "LOST" not in out, out + err
+    left_alone(run.runs, 20.0)
+    (first, *_) = run.read("trials")
+    assert (first["attempt"], first["state"]) == (1, "COMPLETED")
+
+
 def test_sigterm_puts_back_what_outlasts_the_grace(start: Start) -> None:
     study = str(STUDIES / "slow.py")
     options = ("--trials", "4", "--grace", "1", "--id", "slow")

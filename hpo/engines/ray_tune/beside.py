@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
@@ -32,10 +33,21 @@ async def ray_tune(chief: Chief) -> AsyncIterator[None]:
     thread = _Thread(chief, asyncio.get_running_loop())
     thread.start()
     await asyncio.wrap_future(thread.ready)
+    _take_back(signal.SIGTERM)
     try:
         yield
     finally:
         await thread.leave()
+
+
+def _take_back(number: signal.Signals) -> None:
+    """Sets this process's own handler again, over the one that Ray has put before it.
+
+    That one passes the signal on, and aborts the process three seconds later. Where Ray ends a
+    job it tells each of its processes, and trials have longer than that.
+    """
+    signal.signal(number, signal.getsignal(number))
+    signal.siginterrupt(number, False)
 
 
 class _Thread(threading.Thread):
