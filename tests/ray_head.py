@@ -78,22 +78,40 @@ class RayHead:
             provider = {**self._autoscaling["provider"], "gcs_address": f"127.0.0.1:{self.port}"}
             config.write_text(json.dumps({**self._autoscaling, "provider": provider}))
             words += [f"--autoscaling-config={config}"]
-        own = {"HOME": str(self.home), "RAY_worker_niceness": "0", **self._environment}
-        # The environment of this test is the one that is installed.
-        words = [f'. "$0" && PATH="{_BIN}:$PATH" && exec "$@"', str(_ENVIRONMENT), *words]
-        for number in range(_STARTS):
-            log = self.folder / f"start-{number}.log"
-            with log.open("wb") as out:
-                done = subprocess.run(
-                    ["sh", "-c", *words],
-                    env={**os.environ, **own},
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                )
-            if done.returncode == 0:
+        for _ in range(_STARTS):
+            said = self._ray(self.home, words)
+            if said is None:
                 return
             self.kill()
-        raise AssertionError(f"no head of Ray: {log.read_text()[-2000:]}")
+        raise AssertionError(f"no head of Ray: {said}")
+
+    def join(self, cpus: int) -> pathlib.Path:
+        """One more node of this machine joins; what runs there has the home that is returned."""
+        home = self.folder / "joined"
+        (home / ".ray").mkdir(parents=True)
+        (home / ".ray" / "auth_token").write_text(self.token.read_text())
+        words = [str(_BIN / "ray"), "start", f"--address=127.0.0.1:{self.port}"]
+        words += ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
+        words += [f"--dashboard-agent-listen-port={free_port()}"]
+        words += ["--object-store-memory=80000000", "--disable-usage-stats"]
+        said = self._ray(home, words)
+        assert said is None, said
+        return home
+
+    def _ray(self, home: pathlib.Path, words: list[str]) -> str | None:
+        """Does a command of Ray's for somebody who lives at ``home``; None where it goes well."""
+        own = {"HOME": str(home), "RAY_worker_niceness": "0", **self._environment}
+        # The environment of this test is the one that is installed.
+        words = [f'. "$0" && PATH="{_BIN}:$PATH" && exec "$@"', str(_ENVIRONMENT), *words]
+        log = home / "start.log"
+        with log.open("wb") as out:
+            done = subprocess.run(
+                ["sh", "-c", *words],
+                env={**os.environ, **own},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        return log.read_text()[-2000:] if done.returncode else None
 
     def listening(self) -> set[int]:
         """The ports at which its processes listen."""

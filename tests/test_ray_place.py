@@ -7,17 +7,21 @@ import http.server
 import json
 import os
 import pathlib
+import socket
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from cluster.cli import main
-from cluster.launchers.ray import frames, jobs, parcel
+from cluster.launchers.ray import connection, frames, jobs, parcel
 from cluster.launchers.ray.connection import where
-from cluster.launchers.ray.inside import command
+from cluster.launchers.ray.inside import AS_BEFORE, command, folder_of
+from cluster.launchers.ray.there import INTERPRETER
 from hpo.errors import UsageError
 from tests.by_hand import free_port
 from tests.live import STUDIES
@@ -63,6 +67,13 @@ class _Words(_Stranger):
         self.wfile.write(b"<html>hello</html>")
 
 
+class _Nobody(_Stranger):
+    """Has no such page."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+
 class _OlderRay(_Stranger):
     """Answers as the dashboard of another version of Ray."""
 
@@ -87,13 +98,59 @@ def serving(handler: type[_Stranger]) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("handler", "says"),
-    [(_Stranger, "no Ray dashboard answers at"), (_Words, "is no Ray dashboard")],
+    [
+        (_Stranger, "no Ray dashboard answers at"),
+        (_Words, "is no Ray dashboard: give its port, which is 8265"),
+        (_Nobody, "is no Ray dashboard: give its port, which is 8265"),
+    ],
 )
 def test_what_is_no_dashboard(
     capsys: pytest.CaptureFixture[str], handler: type[_Stranger], says: str
 ) -> None:
     with serving(handler) as place:
         assert says in said(capsys, 3, "status", f"raycluster://{place}/demo")
+
+
+def test_what_speaks_no_http_is_no_dashboard(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        threading.Thread(target=greet, daemon=True).start()
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        words = said(capsys, 3, "status", f"raycluster://{place}/demo")
+        server.shutdown(socket.SHUT_RDWR)
+    assert f"what answers at {place} is no Ray dashboard" in words
+
+
+class _NoAgent(_Stranger):
+    """The dashboard of a head whose agent, which starts jobs, never comes up."""
+
+    def do_GET(self) -> None:
+        version = {"version": "4", "ray_version": ray.__version__}
+        self.send_response(200)
+        self.end_headers()
+        answer = version if self.path == "/api/version" else []
+        self.wfile.write(json.dumps(answer).encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(500)
+        self.end_headers()
+        self.wfile.write(b"No available agent to submit job, please try again later.")
+
+
+def test_a_head_whose_agent_does_not_come_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_AGENT_S", 3.0)
+    with serving(_NoAgent) as place:
+        words = said(capsys, 3, "status", f"raycluster://{place}/demo")
+    assert f"the Ray cluster at {place} takes no job: " in words
+    assert "No available agent" in words and "see dashboard_agent.log" in words
 
 
 def test_another_version_of_ray(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,6 +228,19 @@ def test_an_interpreter_is_found_from_the_home_there() -> None:
     )
 
 
+def test_an_interpreter_outlives_a_head_that_has_forgotten_it(tmp_path: pathlib.Path) -> None:
+    sent = tmp_path / "runs" / ".sent" / "demo"
+    sent.mkdir(parents=True)
+    own = tmp_path / "own python"
+    own.write_text('#!/bin/sh\necho "$PWD: $*"\n')
+    own.chmod(0o755)
+    (sent / INTERPRETER).write_text(str(own))
+    line = command(AS_BEFORE, ["do", "status"], folder_of("runs", "demo"))
+    env = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True)
+    assert done.stdout == f"{sent}: -m cluster.launchers.ray.there do status\n", done.stderr
+
+
 def test_a_study_of_the_project_takes_along_what_it_shares() -> None:
     study = parcel.STUDIES_DIR / "cnn_dropout.py"
     found = parcel.files_of(study, None)
@@ -234,6 +304,7 @@ def _details(name: str, status: str, code: int | None, message: str = "") -> Sim
         ("STOPPED", None, "STOPPED", "Job supervisor died"),
         ("FAILED", None, "STOPPED", "Job supervisor died"),
         ("FAILED", 1, "FAILED", "Job supervisor died"),
+        ("FAILED", -9, "STOPPED", "it was stopped with work left"),
     ],
 )
 def test_how_a_job_stands(status: str, code: int | None, state: str, words: str) -> None:
@@ -246,8 +317,19 @@ def test_how_a_job_stands(status: str, code: int | None, state: str, words: str)
     assert (job.state, job.words, job.run_id, job.number) == (state, words, "demo", 1)
 
 
-def test_what_launch_said_there_is_why_a_job_ended() -> None:
-    message = "Job failed with exit code 2, last logs:\nlaunch.py: no room\nmore"
-    details = [_details("tunefleet_demo_1", "FAILED", 2, message)]
+@pytest.mark.parametrize(
+    ("code", "log", "words", "refused"),
+    [
+        (1, "Traceback:\n  line\nImportError: no grpc\n", "ImportError: no grpc", False),
+        (1, "python: (ModuleNotFoundError: No module named 'cluster')", None, True),
+        (1, "no grpc\nRunning entrypoint for job tunefleet_demo_1: exec python", "no grpc", False),
+        (2, "launch.py: no room\nmore", "no room", True),
+    ],
+)
+def test_why_a_job_ended_is_the_last_word_of_its_log(
+    code: int, log: str, words: str | None, refused: bool
+) -> None:
+    message = f"Job entrypoint command failed with exit code {code}, last available logs:\n{log}"
+    details = [_details("tunefleet_demo_1", "FAILED", code, message)]
     (job,) = jobs.jobs_of(SimpleNamespace(jobs=lambda: details))  # type: ignore[arg-type]
-    assert (job.words, job.refused) == ("no room", True)
+    assert (job.words, job.refused) == (words or log, refused)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 import time
 
 from cluster import options
-from cluster.launchers.ray.jobs import Job, jobs_of
+from cluster.launchers.ray.jobs import REFUSED, Job, job_named, name
 from cluster.launchers.ray.reading import Reader
 from cluster.launchers.ray.submission import Start, await_begun, begin
 from hpo import env
@@ -24,16 +26,17 @@ class Changer:
 
     def stop(self, args: argparse.Namespace) -> int:
         """Drains the run, or with ``--now`` stops it; returns once its job has ended."""
-        job = self._reader.job
-        if job is not None and job.status == "PENDING":
-            self._cluster.stop(job.name)
-        else:
-            status = self._reader.do("stop", args, *(["--now"] if args.now else []))
-            if status or job is None:
-                return status
-        while not self._latest(job).ended:
+        job, said, status = self._reader.job, io.BytesIO(), REFUSED
+        if job is None or job.status != "PENDING":
+            now = ["--now"] if args.now else []
+            status = self._reader.do("stop", args, *now, said=said)
+        if job is not None and status == REFUSED and not self._latest(job).ended:
+            # There is no run yet whose leader could be told.
+            return self._cut_short(job)
+        print(said.getvalue().decode(), end="", file=sys.stderr)
+        while job is not None and status == 0 and not self._latest(job).ended:
             time.sleep(_LOOK_S)
-        return 0
+        return status
 
     def go_on(self, verb: str, args: argparse.Namespace) -> int:
         """Starts the run again, by a job of its own; or says that it runs."""
@@ -59,8 +62,9 @@ class Changer:
             request=job.request if job else None,
             grace_s=env.grace_s() if args.grace is None else args.grace,
         )
-        begin(self._cluster, start, job.number + 1 if job else 1)
-        await_begun(self._cluster, self._handle.id)
+        number = job.number + 1 if job else 1
+        begin(self._cluster, start, number)
+        await_begun(self._cluster, name(self._handle.id, number))
         print(f"run {self._handle}\nnext:\n  python launch.py watch {self._handle}")
         return 0
 
@@ -68,5 +72,13 @@ class Changer:
         """Other numbers of workers from now on."""
         return self._reader.do("scale", args, f"--workers={args.workers}")
 
+    def _cut_short(self, job: Job) -> int:
+        """Ends a job whose search has not begun."""
+        while not self._latest(job).ended:
+            self._cluster.stop(job.name)
+            time.sleep(_LOOK_S)
+        print(f"run {self._handle} was stopped as it began: go on with the same `submit`")
+        return 0
+
     def _latest(self, job: Job) -> Job:
-        return next(j for j in jobs_of(self._cluster, job.run_id) if j.name == job.name)
+        return job_named(self._cluster, job.name)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,11 @@ _ANSWER_S = 5.0
 _IDLE_S = 1.0
 # So many quiet seconds, and a head that follows a log is asked whether it is still there.
 _QUIET = 10
+# A head that has just started answers before the agent is there that starts its jobs.
+_AGENT_S, _AGAIN_S = 60.0, 2.0
+_NO_AGENT = "No available agent"
+# All jobs run on the head, which has the runs, whatever Ray is told of drivers on other nodes.
+_ON_THE_HEAD = {"node:__internal_head__": 0.001}
 _ADDRESS = re.compile(r"(?:http://)?([\w.-]+)(?::([0-9]{1,5}))?/?")
 _TOKEN = "set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
 
@@ -34,7 +40,7 @@ def where(typed: str | None) -> str:
     match = _ADDRESS.fullmatch(text)
     if not match or int(match[2] or 1) > 65535:
         raise UsageError(
-            f"--address {text}: give HOST:PORT of the head's dashboard, such as 127.0.0.1:8265"
+            f"bad address {text!r}: give HOST:PORT of the head's dashboard, such as 127.0.0.1:8265"
         )
     return f"{match[1]}:{match[2] or DEFAULT_PORT}"
 
@@ -82,19 +88,24 @@ class Cluster:
         needs: dict[str, Any] = {"env_vars": dict(environment)} if environment else {}
         if parcel:
             needs["working_dir"] = str(parcel)
-        try:
-            with self._plainly():
-                self._client.submit_job(
-                    entrypoint=command,
-                    submission_id=job_id,
-                    runtime_env=needs,
-                    metadata=dict(metadata or {}),
-                )
-        except RuntimeError as error:
-            if "already exists" in str(error):
-                return False
-            raise PlaceError(f"{self._named} takes no job: {last_words(str(error))}") from error
-        return True
+        deadline = time.monotonic() + _AGENT_S
+        while True:
+            try:
+                with self._plainly():
+                    self._client.submit_job(
+                        entrypoint=command,
+                        submission_id=job_id,
+                        runtime_env=needs,
+                        metadata=dict(metadata or {}),
+                        entrypoint_resources=_ON_THE_HEAD,
+                    )
+                return True
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                    raise self._takes_none(str(error)) from error
+            time.sleep(_AGAIN_S)
 
     def jobs(self) -> list[Any]:
         """Every job that the head remembers, as Ray's JobDetails."""
@@ -176,6 +187,15 @@ class Cluster:
         except OSError as error:
             raise self._gone(error) from error
 
+    def _takes_none(self, why: str) -> PlaceError:
+        advice = ""
+        if _NO_AGENT in why:
+            advice = (
+                f" (for {_AGENT_S:.0f} s by now): if the head has not just started, see "
+                "dashboard_agent.log in its session's logs"
+            )
+        return PlaceError(f"{self._named} takes no job: {last_words(why)}{advice}")
+
     def _gone(self, error: BaseException) -> PlaceError:
         why = getattr(error, "strerror", None) or first_line(error)
         return PlaceError(
@@ -204,7 +224,11 @@ class Cluster:
                 return version
 
         with self._plainly():
-            return Client(f"http://{self.where}")
+            try:
+                return Client(f"http://{self.where}")
+            except (ConnectionError, RuntimeError) as error:
+                self._check_answers()
+                raise self._is_none() from error
 
     def _check_version(self) -> None:
         import ray
@@ -214,6 +238,12 @@ class Cluster:
                 f"{self._named} has Ray {self.version} and this machine {ray.__version__}: "
                 "install requirements.txt at both ends"
             )
+
+    def _is_none(self) -> PlaceError:
+        return PlaceError(
+            f"what answers at {self.where} is no Ray dashboard: give its port, which is "
+            f"{DEFAULT_PORT} where no other was chosen"
+        )
 
     @contextlib.contextmanager
     def _plainly(self) -> Iterator[None]:
@@ -234,7 +264,7 @@ class Cluster:
             raise PlaceError(f"no Ray dashboard answers at {self.where}: {error}") from error
         except ValueError as error:
             # What answers is no JSON.
-            raise PlaceError(f"what answers at {self.where} is no Ray dashboard") from error
+            raise self._is_none() from error
 
 
 async def _next(pieces: AsyncIterator[str]) -> str:

@@ -12,13 +12,15 @@ from typing import BinaryIO
 from cluster.launchers.ray import frames
 from cluster.launchers.ray.connection import Cluster
 from cluster.launchers.ray.frames import Frame
-from cluster.launchers.ray.jobs import Job, reading_name
-from cluster.launchers.ray.there import SENT
+from cluster.launchers.ray.jobs import Job, lacks_project, reading_name
+from cluster.launchers.ray.there import INTERPRETER, SENT
 from hpo.errors import PlaceError, RunError
 
 _END_S = 5.0
 _LOOK_S = 0.2
 _MODULE = "cluster.launchers.ray.there"
+# The interpreter of a run whose jobs the head has forgotten: as it is noted beside the run.
+AS_BEFORE = ""
 
 
 def command(python: str, words: Sequence[str], folder: str | None = None) -> str:
@@ -34,6 +36,8 @@ def command(python: str, words: Sequence[str], folder: str | None = None) -> str
 
 def _interpreter(python: str) -> str:
     """A path that is not whole begins at the home there."""
+    if python == AS_BEFORE:
+        return f'"$(cat {INTERPRETER} 2>/dev/null || echo python)"'
     if python.startswith("/") or "/" not in python:
         return shlex.quote(python)
     return f'"$HOME"/{shlex.quote(python.removeprefix("~/"))}'
@@ -107,19 +111,25 @@ class Inside:
 
     def _why(self, said: Sequence[str]) -> PlaceError | RunError:
         words = next((line for line in reversed(said) if line.strip()), "it did not say why")
-        if "No module named" in words and "cluster" in words:
-            return RunError(
-                f"no run {self.run_id!r} was sent to {self._cluster.where} ({self.runs} on its "
-                "head), and the project is not installed there: see `launch.py list --on ray`"
-            )
-        return PlaceError(f"{self.python} on the head of {self._cluster.where} failed: {words}")
+        if lacks_project(words):
+            return never_sent(self._cluster, self.run_id, self.runs)
+        python = self.python or "its interpreter"
+        return PlaceError(f"{python} on the head of {self._cluster.where} failed: {words}")
+
+
+def never_sent(cluster: Cluster, run_id: str, runs: str) -> RunError:
+    """What to say where nothing is there that could know of a run."""
+    return RunError(
+        f"no run {run_id!r} was sent to {cluster.where} ({runs} on its head), and the project is "
+        "not installed there: see `launch.py list --on ray`"
+    )
 
 
 def inside(cluster: Cluster, handle: str, run_id: str, job: Job | None, runs: str) -> Inside:
     """Where the run of ``job`` is read; without one, as it would have been started."""
     if job:
         return Inside(cluster, handle, run_id, job.runs, job.python)
-    return Inside(cluster, handle, run_id, runs, "python")
+    return Inside(cluster, handle, run_id, runs, AS_BEFORE)
 
 
 def forget(cluster: Cluster, name: str) -> None:

@@ -18,9 +18,13 @@ from hpo.status import DONE, FAILED, RUNNING, STOPPED
 
 # Run ids have no underscore, so no name can be taken for another's.
 _NAME = re.compile(r"tunefleet_([a-z0-9-]+)_([0-9]+)")
-# What launch.py leaves with when it has work left.
-_LEFT = (75, 130, -15, -2, 143)
+# What launch.py leaves with when it has work left, or was ended by a signal.
+_LEFT = (75, 130, 137, 143, -2, -9, -15)
 REFUSED = 2
+# What Ray says before the last lines of the log of a job whose process failed.
+_OF_LOG = "Job entrypoint command failed"
+# What it writes into that log, now and then below the process's first words.
+_OF_START = "Running entrypoint for job "
 
 
 def name(run_id: str, number: int) -> str:
@@ -58,9 +62,14 @@ class Job:
         return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
 
     @property
+    def lacks_project(self) -> bool:
+        """Whether neither what was sent with the run nor the installed project was there."""
+        return self.ended and lacks_project(self.message)
+
+    @property
     def refused(self) -> bool:
         """Whether it ended before the search began, since something was wrong with it."""
-        return self.ended and self.exit_code == REFUSED
+        return self.ended and (self.exit_code == REFUSED or self.lacks_project)
 
     @property
     def state(self) -> str:
@@ -82,8 +91,10 @@ class Job:
             return said[-1].removeprefix("launch.py: ")
         if self.exit_code in _LEFT:
             return "it was stopped with work left"
-        lines = self.message.strip().splitlines()
-        return lines[0] if lines else ""
+        lines = [line for line in self.message.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(_OF_START)]
+        which = -1 if self.message.startswith(_OF_LOG) else 0
+        return lines[which].strip() if lines else ""
 
     def to_json(self) -> dict[str, Any]:
         """What `status --json` prints of it."""
@@ -95,6 +106,18 @@ def jobs_of(cluster: Cluster, run_id: str | None = None) -> list[Job]:
     """The starts of a run, or of all runs, that the head remembers, in their order."""
     found = [job for job in map(_job, cluster.jobs()) if job and run_id in (None, job.run_id)]
     return sorted(found, key=lambda job: (job.started_ms, job.number))
+
+
+def job_named(cluster: Cluster, job_name: str) -> Job:
+    """One start of a run; PlaceError where the head has forgotten it."""
+    found = _job(cluster.job(job_name))
+    assert found, job_name
+    return found
+
+
+def lacks_project(words: str) -> bool:
+    """Whether this is what an interpreter says that does not find the project."""
+    return "No module named 'cluster" in words
 
 
 def notes(run_id: str, runs: str, python: str, request: SearchRequest | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ import io
 import json
 import secrets
 import sys
-from typing import Any
+from typing import Any, BinaryIO
 
 from cluster import tables
 from cluster.launchers.base import Handle
@@ -29,10 +29,12 @@ class Reader:
         self.job: Job | None = found[-1] if found else None
         self.inside: Inside = inside(cluster, str(handle), handle.id, self.job, runs)
 
-    def do(self, verb: str, args: argparse.Namespace, *more: str) -> int:
+    def do(
+        self, verb: str, args: argparse.Namespace, *more: str, said: BinaryIO | None = None
+    ) -> int:
         """Lets ``verb`` run on the head; answers its exit status."""
         flags = [f"--{name}" for name in ("json", "debug") if getattr(args, name, False)]
-        return self.inside.do([verb, self.handle.id, *more, *flags])
+        return self.inside.do([verb, self.handle.id, *more, *flags], said=said)
 
     def status(self, args: argparse.Namespace) -> int:
         """Prints where the run stands, and its job."""
@@ -105,7 +107,7 @@ class Reader:
 
 def list_runs(cluster: Cluster, as_json: bool) -> int:
     """Prints the runs that the head remembers, by their jobs; nothing of them is started."""
-    latest = {job.run_id: job for job in jobs_of(cluster)}
+    latest = {job.run_id: job for job in jobs_of(cluster) if not job.refused}
     found = [outline(job.run_id, job.state, job.request) for job in latest.values()]
     if as_json:
         tables.print_json([{name: row[name] for name in SHORT} for row in found])

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from cluster.launchers.ray import frames, parcel
 from cluster.launchers.ray.connection import Cluster
-from cluster.launchers.ray.inside import command, folder_of
-from cluster.launchers.ray.jobs import REFUSED, Job, jobs_of, name, notes
+from cluster.launchers.ray.inside import command, folder_of, never_sent
+from cluster.launchers.ray.jobs import REFUSED, Job, job_named, jobs_of, name, notes
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.run import SearchRequest
 from hpo.status import DONE
@@ -59,12 +59,15 @@ def submit(cluster: Cluster, start: Start, wait: bool = True) -> bool:
     request's, and whatever the search was refused for.
     """
     last = _last(cluster, start)
-    made = False
+    number, made = last.number if last else 1, False
     if last is None or (last.ended and last.state != DONE):
         number = last.number + 1 if last else 1
         made = begin(cluster, start, number)
+        if not made:
+            # Somebody else has just done so, perhaps by another request.
+            _last(cluster, start)
     if wait:
-        await_begun(cluster, start.run_id)
+        await_begun(cluster, name(start.run_id, number))
     return made
 
 
@@ -91,30 +94,36 @@ def _last(cluster: Cluster, start: Start) -> Job | None:
     return last
 
 
-def await_begun(cluster: Cluster, run_id: str) -> None:
-    """Returns once the latest start of a run has begun, is over, or takes long.
+def await_begun(cluster: Cluster, job_name: str) -> None:
+    """Returns once a start of a run has begun, is over, or takes long.
 
     Raises what ``launch.py`` said there, where that was refused or failed before it began.
     """
-    job = jobs_of(cluster, run_id)[-1]
-    deadline = time.monotonic() + _FIRST_LOOK_S
-    for line in frames.lines(cluster.log(job.name)):
+    deadline, answered = time.monotonic() + _FIRST_LOOK_S, False
+    for line in frames.lines(cluster.log(job_name)):
         frame = frames.parse(line) if line else None
         if (frame and frame.kind == frames.BEGUN) or time.monotonic() > deadline:
             return
-    _raise_refusal(cluster, job.name)
+        answered = answered or bool(frame and frame.kind == frames.STATUS)
+    _raise_refusal(cluster, job_named(cluster, job_name), answered)
 
 
-def _raise_refusal(cluster: Cluster, job_name: str) -> None:
-    """Raises why a job ended, unless it did as a search that has begun may."""
-    run_id = job_name.split("_")[1]
-    (job,) = [job for job in jobs_of(cluster, run_id) if job.name == job_name]
+def _raise_refusal(cluster: Cluster, job: Job, answered: bool) -> None:
+    """Raises why a job ended, unless it did as a search that has begun may.
+
+    ``answered`` says whether ``launch.py`` left there by itself.
+    """
+    if job.lacks_project:
+        raise never_sent(cluster, job.run_id, job.runs)
     if job.exit_code == REFUSED:
         raise _Refused(job.words or "the search was refused")
-    if job.status == "FAILED" and job.exit_code not in (1, 75, 130):
+    if job.status == "STOPPED":
+        raise RunError(f"run {job.run_id!r} was stopped before it began: submit it again")
+    if job.status == "FAILED" and not (answered and job.exit_code in (1, 75, 130)):
         if job.exit_code == 127:
+            named = job.python or "such interpreter any more"
             raise UsageError(
-                f"the cluster has no {job.python}: give --python, its interpreter's path there"
+                f"the cluster has no {named}: give --python, its interpreter's path there"
             )
         raise PlaceError(f"the search at {cluster.where} did not begin: {job.words}")
 

@@ -32,6 +32,8 @@ from hpo.status import is_live
 
 # Beside the runs, for each of them: what was sent with it.
 SENT = ".sent"
+# In the folder of what was sent: the interpreter that the run was last started by.
+INTERPRETER = ".interpreter"
 _LOOK_S = 0.5
 
 
@@ -40,6 +42,8 @@ def lead(handle: str, runs: str, run_id: str, *words: str) -> int:
     folder = _runs(runs)
     verb, what, *options = words
     home = _settle(folder, run_id) if verb == "run" else ROOT
+    if home == folder / SENT / run_id:
+        (home / INTERPRETER).write_text(sys.executable)
     # The run notes where its study lies.
     study = str(home / what) if verb == "run" else what
     began = _sessions(folder / run_id)
@@ -49,7 +53,10 @@ def lead(handle: str, runs: str, run_id: str, *words: str) -> int:
             time.sleep(_LOOK_S)
         if search.poll() is None:
             frames.write(sys.stdout, frames.BEGUN)
-        return search.wait()
+        status = search.wait()
+    frames.write(sys.stdout, frames.STATUS, str(status).encode())
+    # As a shell says that a signal ended it.
+    return status if status >= 0 else 128 - status
 
 
 def do(handle: str, runs: str, *words: str) -> int:
