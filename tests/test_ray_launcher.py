@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from cluster.launchers.ray.there import INTERPRETER
 from tests.live import ROOT, STUDIES, environment, processes_of, read, wait_until
 from tests.ray_head import RayHead
 
@@ -108,7 +109,9 @@ def test_without_the_token_no_verb_does_anything(
         assert says in done.stderr
 
 
-def test_doctor_says_what_there_is_and_what_is_missing(head: RayHead) -> None:
+def test_doctor_says_what_there_is_and_what_is_missing(
+    head: RayHead, tmp_path: pathlib.Path
+) -> None:
     place = ("doctor", "--on", "ray", "--address", head.where)
     done = head.launch(*place, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -117,6 +120,16 @@ def test_doctor_says_what_there_is_and_what_is_missing(head: RayHead) -> None:
     assert found["token"] == "asked for, and ours is taken"
     assert found["python"].startswith(f"{'.'.join(map(str, sys.version_info[:3]))} (")
     assert found["runs"].startswith(f"{head.home}/runs, ")
+    # An interpreter there that is of another version.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import platform\nplatform.python_version = lambda: '3.12.1'\n"
+    )
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    unlike = head.launch(*place, "--python", str(other))
+    assert unlike.returncode == 1, unlike.stdout + unlike.stderr
+    assert "on the cluster, as here: it has 3.12.1" in unlike.stdout
     many = head.launch(*place, "--workers", "3", "--gpus-per-worker", "1")
     assert many.returncode == 1
     assert "--workers 3: the Ray cluster at" in many.stdout and "room for 0" in many.stdout
@@ -278,6 +291,8 @@ def test_a_head_that_was_started_anew_lets_a_run_go_on(head: RayHead) -> None:
     gone = head.launch("status", handle)
     assert gone.returncode == 3 and "no head answers at" in gone.stderr, gone.stderr
     before = [row for row in local(ledger) if row["state"] == "COMPLETED"]
+    noted = head.home / "runs" / ".sent" / "lost" / INTERPRETER
+    assert noted.read_text() == sys.executable
     head.start()
     # The new head knows nothing of it; the run's folder does.
     check_goes_on(head, handle, ledger, before)
