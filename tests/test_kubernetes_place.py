@@ -103,3 +103,22 @@ def test_a_dry_run_sends_nothing(
     assert main(["submit", study, "--on", "k8s", "--id", "demo", "--dry-run"]) == 0
     found = {m["kind"] for m in yaml.safe_load_all(capsys.readouterr().out)}
     assert "Job" in found and "Secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("place", "engine", "says"),
+    [
+        ("k8s", "ray", "here each is a pod: take --engine keras-tuner"),
+        ("rayjob", "keras-tuner", "does not run on a Ray cluster: take --engine ray"),
+        ("ray", "optuna", "does not place its workers on a Ray cluster: take --engine ray"),
+    ],
+)
+def test_a_benchmark_of_an_engine_that_is_not_for_the_place(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], place: str, engine: str, says: str
+) -> None:
+    words = ["benchmark", str(STUDIES / "slow.py"), "--on", place, "--engines", engine]
+    assert main([*words, "--samplers", "random", "--runs", str(tmp_path / "runs")]) == 2
+    heard = capsys.readouterr()
+    # Before the first search.
+    assert heard.out == "" and f"not supported: {engine} / random" in heard.err
+    assert says in heard.err and not (tmp_path / "runs").exists()

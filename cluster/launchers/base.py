@@ -73,6 +73,10 @@ class Launcher(abc.ABC):
     engine: ClassVar[str] = "keras-tuner"
 
     @abc.abstractmethod
+    def check_engine(self, engine: str) -> None:
+        """Raises UsageError for an engine whose searches cannot be there."""
+
+    @abc.abstractmethod
     def render(self, args: argparse.Namespace) -> int:
         """Prints what would be sent; sends nothing."""
 

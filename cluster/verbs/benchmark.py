@@ -101,13 +101,15 @@ def _common(
     """
     from hpo.benchmark.matrix import cells_of, seeds_of
 
+    there = load_launcher(args.on) if args.on else None
     cells, unsupported = cells_of(
-        args.engines or ([load_launcher(args.on).engine] if args.on else []),
+        args.engines or ([there.engine] if there else []),
         args.samplers or DEFAULT_SAMPLERS,
         args.pruners or ("none",),
         workers,
         seeds_of(args.seed, seeds),
         study,
+        there.check_engine if there else None,
     )
     # Nobody asked for those that are taken where none are named.
     _show_unsupported(unsupported, args.skip_unsupported or args.samplers is None)

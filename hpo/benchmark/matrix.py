@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hpo.engines.base import check_supported, load_engine
@@ -57,11 +57,13 @@ def cells_of(
     workers: Sequence[int],
     seeds: Sequence[int],
     study: Study,
+    check_engine: Callable[[str], None] | None = None,
 ) -> tuple[list[Cell], list[Pair]]:
     """The cells, those of a seed together so that an unfinished matrix has whole pairs; and
     what is not supported, with why.
 
     Without ``engines`` each sampler goes with the engine that has it alone, else keras-tuner.
+    ``check_engine`` raises TuneFleetError for an engine that does not go with the place.
     Raises UsageError for a name that nothing has.
     """
     for registry, names in ((ENGINES, engines), (SAMPLERS, samplers), (PRUNERS, pruners)):
@@ -73,6 +75,8 @@ def cells_of(
         own = engines or [owner_of(sampler) or "keras-tuner"]
         for engine in own:
             try:
+                if check_engine:
+                    check_engine(engine)
                 check_supported(load_engine(engine), sampler, pruner)
                 kind: type[Sampler] = SAMPLERS.load(sampler)
                 kind.check_installed()

@@ -41,11 +41,11 @@ def search_of(args: argparse.Namespace, run_id: str | None = None) -> tuple[Sear
     return Search(run_id, study, _chief_options(args), files), request
 
 
-def check_engine(args: argparse.Namespace) -> None:
+def check_engine(engine: str) -> None:
     """Raises UsageError for an engine whose workers are no processes of their own."""
-    if not load_engine(args.engine).roles(1)[1:]:
+    if not load_engine(engine).roles(1)[1:]:
         raise UsageError(
-            f"engine {args.engine} starts its workers itself, and here each is a pod: "
+            f"engine {engine} starts its workers itself, and here each is a pod: "
             "take --engine keras-tuner, or --on rayjob"
         )
 

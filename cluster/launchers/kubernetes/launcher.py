@@ -42,6 +42,10 @@ class Kubernetes(Launcher):
     owner: ClassVar[str] = "Job"
     rights: ClassVar[Sequence[tuple[str, str, str]]] = RIGHTS
 
+    def check_engine(self, engine: str) -> None:
+        """Raises UsageError for an engine whose workers are no pods of their own."""
+        asked.check_engine(engine)
+
     def render(self, args: argparse.Namespace) -> int:
         """Prints the manifests as YAML, all but the Secret."""
         search, _ = self._asked(args)
@@ -99,7 +103,7 @@ class Kubernetes(Launcher):
 
     def _asked(self, args: argparse.Namespace) -> tuple[Search, SearchRequest]:
         """The search that was typed; UsageError for what cannot be done there."""
-        asked.check_engine(args)
+        self.check_engine(args.engine)
         return asked.search_of(args)
 
     def _render(self, search: Search, spec: KubernetesSpec) -> list[Manifest]:

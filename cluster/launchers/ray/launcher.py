@@ -35,6 +35,14 @@ class RayCluster(Launcher):
     engine = "ray"
     takes = ("address", "python")
 
+    def check_engine(self, engine: str) -> None:
+        """Raises UsageError for an engine whose workers are no actors of Ray's."""
+        if load_engine(engine).roles(1)[1:]:
+            raise UsageError(
+                f"engine {engine} does not place its workers on a Ray cluster: "
+                f"take --engine {self.engine}, or leave it out"
+            )
+
     def render(self, args: argparse.Namespace) -> int:
         """Prints what would be sent, and the line that the job would run."""
         return self._show(self._start(args, self._request(args), args.id or "ID"))
@@ -87,11 +95,7 @@ class RayCluster(Launcher):
         typed = options.typed_again(args.arguments)
         if "--engine" not in typed:
             args.engine = self.engine
-        if load_engine(args.engine).roles(1)[1:]:
-            raise UsageError(
-                f"engine {args.engine} does not place its workers on a Ray cluster: "
-                f"take --engine {self.engine}, or leave it out"
-            )
+        self.check_engine(args.engine)
         if args.from_run:
             raise UsageError(
                 "--from names a run here, which the cluster does not have: give points by --start"

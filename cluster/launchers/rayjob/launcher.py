@@ -28,12 +28,16 @@ class RayJob(Kubernetes):
     owner = KIND
     rights = RAY_RIGHTS
 
-    def _asked(self, args: argparse.Namespace) -> tuple[Search, SearchRequest]:
-        typed = options.typed_again(args.arguments).get("--engine", [self.engine])
-        if typed != [self.engine]:
+    def check_engine(self, engine: str) -> None:
+        """Raises UsageError for any engine but Ray's."""
+        if engine != self.engine:
             raise UsageError(
-                f"engine {typed[-1]} does not run on a Ray cluster: take --engine ray, or --on k8s"
+                f"engine {engine} does not run on a Ray cluster: take --engine ray, or --on k8s"
             )
+
+    def _asked(self, args: argparse.Namespace) -> tuple[Search, SearchRequest]:
+        for engine in options.typed_again(args.arguments).get("--engine", []):
+            self.check_engine(engine)
         args.engine = self.engine
         search, request = asked.search_of(args)
         if len(search.id) > LONGEST_ID and args.id:
