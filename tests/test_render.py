@@ -203,6 +203,13 @@ def container_args(manifests: list[Manifest]) -> list[str]:
     ("typed", "says"),
     [
         (["digits", "--memory=6GB"], "--memory '6GB': give a quantity such as 6Gi"),
+        (["digits", "--memory=6"], "--memory '6': give a quantity such as 6Gi"),
+        (["digits", "--memory=500m"], "--memory '500m': give a quantity such as 6Gi"),
+        (["digits", "--storage=0"], "--storage '0': give a quantity such as 20Gi"),
+        (["digits", "--cpus=2Gi"], "--cpus '2Gi': give a quantity such as 2 or 500m"),
+        (["digits", "--cpus=0"], "--cpus '0': give a quantity such as 2 or 500m"),
+        (["digits", "--gpus-per-worker=two"], "'two': give a whole number"),
+        (["digits", "--gpus-per-worker=-1"], "'-1': give a whole number"),
         (["digits", "--gpus-per-worker=0.5"], "a pod has whole GPUs"),
         (["digits", "--engine=ray"], "engine ray starts its workers itself"),
         (["digits", "--from=other"], "--from names a run here"),

@@ -12,7 +12,9 @@ from hpo.errors import UsageError
 
 DEFAULT_IMAGE = "tunefleet:1"
 GPU = "nvidia.com/gpu"
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
+_CORES = re.compile(r"(?=.*[1-9])([0-9]+(\.[0-9]+)?|[0-9]+m)")
+# A cluster takes "6" too, for six bytes, and no container ever starts.
+_BYTES = re.compile(r"(?=.*[1-9])([0-9]+(\.[0-9]+)?[MGT]i?|[0-9]{4,}(k|Ki)|[0-9]{7,})")
 _IMAGE = re.compile(r"[a-z0-9][\w.:/-]*(@sha256:[0-9a-f]{64})?")
 _RESOURCE = re.compile(r"[a-z0-9.-]+/[\w.-]+")
 _STORE = re.compile(r"(s3|gs|abfs|abfss|file)://[^/\s]\S*|file:///\S+")
@@ -84,9 +86,9 @@ class KubernetesSpec:
 
 
 _FORMS = (
-    ("cpus", _QUANTITY, "a quantity such as 2 or 500m"),
-    ("memory", _QUANTITY, "a quantity such as 6Gi"),
-    ("storage", _QUANTITY, "a quantity such as 20Gi"),
+    ("cpus", _CORES, "a quantity such as 2 or 500m"),
+    ("memory", _BYTES, "a quantity such as 6Gi"),
+    ("storage", _BYTES, "a quantity such as 20Gi"),
     ("image", _IMAGE, "an image such as registry.example/tunefleet:1"),
     ("worker_image", _IMAGE, "an image such as registry.example/tunefleet-gpu:1"),
     ("gpu_resource", _RESOURCE, "a resource's name such as nvidia.com/gpu"),
