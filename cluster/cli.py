@@ -129,9 +129,11 @@ def _tensorboard(parser: Parser) -> None:
     parser.add_argument("--port", type=options.number(int, 0, 65535), default=6006, metavar="P")
     seconds = options.number(float, 0)
     parser.add_argument("--wait", type=seconds, default=0, metavar="S", help="for runs to begin")
-    parser.add_argument(
-        "--rebuild", action="store_true", help="write its files anew from the ledger first"
-    )
+    files = parser.add_mutually_exclusive_group()
+    anew = "write its files anew from the ledger first"
+    files.add_argument("--rebuild", action="store_true", help=anew)
+    beside = "beside a chief: write nothing, whether the chief is there or about to come back"
+    files.add_argument("--beside", action="store_true", help=beside)
 
 
 def _check(parser: Parser) -> None:

@@ -274,6 +274,32 @@ def test_a_run_without_a_trial_has_columns_and_says_why_no_rows(
         assert "run slow has no trial yet" in said_by(process)
 
 
+def test_beside_a_chief_its_files_are_waited_for(
+    start: Callable[..., LiveRun],
+) -> None:
+    run = start("slow", "run", str(STUDIES / "slow.py"), "--id", "slow")
+    wait_until((run.runs / "slow" / "ledger.db").exists, "a run")
+    run.end()
+    files = run.runs / "slow" / "tensorboard"
+    shutil.rmtree(files)
+    # As in the moment before the chief takes its lock: who writes then is in its way.
+    words = ["launch.py", "tensorboard", "slow", "--beside", "--runs", str(run.runs), "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, *words, "--wait", "60"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(4.0)
+            assert not files.exists()
+            files.mkdir()
+            assert process.stdout is not None
+            assert process.stdout.readline().endswith("#hparams\n")
+            assert not list(files.iterdir())
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+
+
 def test_several_runs_stand_on_one_page(searched: LiveRun, runs: pathlib.Path) -> None:
     shutil.copytree(runs / "fates", runs / "again")
     with opened(runs, "fates", "again", "fates") as (page, _):

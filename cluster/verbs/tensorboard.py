@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pathlib
 import sys
 import time
 
@@ -18,10 +17,10 @@ def tensorboard(args: argparse.Namespace) -> int:
     from hpo.tensorboard_server import serve
 
     deadline = time.monotonic() + args.wait
-    runs = [_open(args.runs, run_id, deadline) for run_id in dict.fromkeys(args.run)]
+    runs = [_open(args, run_id, deadline) for run_id in dict.fromkeys(args.run)]
     _check_alike(runs)
     for run in runs:
-        _prepare(run, args.rebuild)
+        _prepare(run, args)
     with serve({run.id: run.tensorboard for run in runs}, args.host, args.port) as server:
         try:
             print(f"{server.url}\nCtrl-C ends it", flush=True)
@@ -31,29 +30,34 @@ def tensorboard(args: argparse.Namespace) -> int:
     raise PlaceError(f"TensorBoard ended by itself with status {status}: start it again")
 
 
-def _open(runs: pathlib.Path, run_id: str, deadline: float) -> Run:
+def _open(args: argparse.Namespace, run_id: str, deadline: float) -> Run:
     """The run, waited for until ``deadline``; RunError where it does not come."""
     while True:
+        is_late = time.monotonic() >= deadline
         try:
-            return open_run(runs, run_id)
+            run = open_run(args.runs, run_id)
+            # Beside a chief its files are waited for too.
+            if is_late or not args.beside or run.tensorboard.is_dir():
+                return run
         except RunError:
-            if time.monotonic() >= deadline:
+            if is_late:
                 raise
         time.sleep(_LOOK_S)
 
 
-def _prepare(run: Run, anew: bool) -> None:
-    """Sees to it that the run's files are its own and whole; ``anew`` writes all of them."""
+def _prepare(run: Run, args: argparse.Namespace) -> None:
+    """Sees to it that the run's files are its own and whole; they may be written anew for that."""
     from hpo.tensorboard_upkeep import catch_up, check, rebuild
 
-    if anew:
+    if args.rebuild:
         aside = rebuild(run)
         _note(f"run {run.id}: everything was written anew from its ledger")
         if aside:
             _note(f"run {run.id}: what was not of this run lies in {aside}")
     else:
         check(run)
-        if catch_up(run):
+        # A chief that comes meanwhile does the same, and must find nobody in its way.
+        if not args.beside and catch_up(run):
             _note(f"run {run.id}: what TensorBoard's files lacked was written from its ledger")
     if not any(run.tensorboard.glob("trial-*")):
         _note(f"run {run.id} has no trial yet: its table is empty until one starts")

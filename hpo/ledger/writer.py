@@ -22,6 +22,8 @@ from hpo.protocol import Effect
 
 # How often a chief that writes notes when it was last there.
 _SEEN_S = 1.0
+# A reader holds the lock for a moment, which may last where it gets little processor time.
+_PATIENCE_S = 5.0
 
 
 def create(folder: pathlib.Path, meta: dict[str, Any]) -> None:
@@ -48,7 +50,7 @@ class LedgerWriter:
         file_system.check(folder)
         self._path = folder / FILE
         self._lock = Lock(folder / LOCK)
-        self._lock.acquire()
+        self._lock.acquire(_PATIENCE_S)
         self._queue: collections.deque[tuple[list[Statement], concurrent.futures.Future[None]]]
         self._queue = collections.deque()
         self._wake = threading.Condition()
