@@ -19,6 +19,7 @@ import (
 type container struct {
 	pod       *pod
 	spec      *v1.Container
+	made      *inside // as it was started
 	command   *exec.Cmd
 	restarts  int32
 	startedAt metav1.Time
@@ -69,6 +70,7 @@ func (c *container) launch() error {
 	if err != nil {
 		return err
 	}
+	c.made = inside
 	text, err := json.Marshal(inside)
 	if err != nil {
 		return err
@@ -98,6 +100,11 @@ func (c *container) launch() error {
 	if asksByHTTP(c.spec) {
 		go c.watchReadiness()
 	}
+	// For whoever wants to kill it.
+	name := filepath.Join(c.pod.k.folderOf(c.pod.object), c.spec.Name+".pid")
+	if err := os.WriteFile(name, fmt.Appendf(nil, "%d", c.command.Process.Pid), 0o644); err != nil {
+		return err
+	}
 	go func() {
 		err := c.command.Wait()
 		c.code = c.command.ProcessState.ExitCode()
@@ -117,6 +124,7 @@ func (c *container) stop(deadline func() time.Time) {
 	if c.hasEnded() {
 		return
 	}
+	c.beforeStop(deadline)
 	_ = c.command.Process.Signal(syscall.SIGTERM)
 	for !c.hasEnded() {
 		if time.Now().After(deadline()) {

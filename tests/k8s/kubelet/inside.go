@@ -20,6 +20,8 @@ type inside struct {
 	User, Group             int
 	Groups                  []int
 	ReadOnly, Unprivileged  bool
+	// Something else is the first process, see runBeside.
+	Beside bool
 }
 
 // bind shows a file or a folder of this machine at another place.
@@ -88,6 +90,8 @@ func (c *container) identify(made *inside) {
 		made.ReadOnly = s.ReadOnlyRootFilesystem != nil && *s.ReadOnlyRootFilesystem
 		made.Unprivileged = s.AllowPrivilegeEscalation != nil && !*s.AllowPrivilegeEscalation
 	}
+	shared := c.pod.object.Spec.ShareProcessNamespace
+	made.Beside = shared != nil && *shared
 }
 
 // becomeContainer turns this process, which has mounts of its own, into the container's.
@@ -154,6 +158,9 @@ func (made *inside) exec() error {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return err
 		}
+	}
+	if made.Beside {
+		return made.runBeside(path)
 	}
 	if err := syscall.Setgroups(made.Groups); err != nil {
 		return err

@@ -145,23 +145,23 @@ func (c *container) ExecInContainer(ctx context.Context, _, _, _ string, words [
 	if c.hasEnded() {
 		return fmt.Errorf("container %s has ended", c.spec.Name)
 	}
-	inside, err := c.inside()
-	if err != nil {
-		return err
-	}
 	nsenter := []string{"--target", fmt.Sprint(c.command.Process.Pid), "--mount", "--net", "--pid", "--uts",
-		"--ipc", "--root", "--wd", "--setuid", fmt.Sprint(inside.User), "--setgid", fmt.Sprint(inside.Group), "--"}
+		"--ipc", "--root", "--wd", "--setuid", fmt.Sprint(c.made.User), "--setgid", fmt.Sprint(c.made.Group), "--"}
 	command := exec.CommandContext(ctx, "nsenter", append(nsenter, words...)...)
-	command.Env = inside.Environment
+	command.Env = c.made.Environment
 	command.Stdin, command.Stdout, command.Stderr = in, out, said
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	// What was started in the background may hold the output open.
 	command.WaitDelay = time.Second
-	err = command.Run()
+	err := command.Run()
 	var ended *exec.ExitError
 	if errors.As(err, &ended) {
-		return utilexec.CodeExitError{Err: err, Code: ended.ExitCode()}
+		code := ended.ExitCode()
+		if status := ended.Sys().(syscall.WaitStatus); status.Signaled() {
+			code = 128 + int(status.Signal())
+		}
+		return utilexec.CodeExitError{Err: err, Code: code}
 	}
 	return err
 }
