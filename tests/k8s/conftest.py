@@ -55,7 +55,7 @@ class Namespace:
         done = subprocess.run(
             [sys.executable, "launch.py", *words],
             cwd=ROOT,
-            env={**os.environ, "KUBECONFIG": str(self.plane.kubeconfig)},
+            env=self.environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -64,6 +64,23 @@ class Namespace:
         said = f"launch.py {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         assert done.returncode == status, said
         return done
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables of a `launch.py` that is to find this cluster."""
+        return {**os.environ, "KUBECONFIG": str(self.plane.kubeconfig)}
+
+    def follow(self, *words: str) -> subprocess.Popen[str]:
+        """A `launch.py` that goes on, its output to be read at its end."""
+        return subprocess.Popen(
+            [sys.executable, "launch.py", *words],
+            cwd=ROOT,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def submit(self, study: str, run_id: str, *words: str, status: int = 0) -> Any:
         """`submit` with small pods."""

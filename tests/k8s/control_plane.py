@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import yaml
 from cryptography import x509
@@ -131,6 +132,11 @@ class ControlPlane:
                 f"--health-probe-bind-address=127.0.0.1:{_free_port()}",
             ),
         )
+
+    def kill_container(self, pod: dict[str, Any], container: str) -> None:
+        """Kills the first process of a container, and so all of it, as a lack of memory does."""
+        home = self.folder / "pods" / pod["spec"]["nodeName"] / pod["metadata"]["uid"]
+        os.kill(int((home / f"{container}.pid").read_text()), signal.SIGKILL)
 
     def kill_node(self, name: str) -> None:
         """The node's machine is gone from one moment to the next, with all that ran on it."""

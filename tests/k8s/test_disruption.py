@@ -48,6 +48,26 @@ def test_chief_and_workers_come_back(space: Namespace, unhurried: str) -> None:
     space.check_trials("storm", 40)
 
 
+def test_who_follows_a_run_goes_on_with_the_next_chief(space: Namespace, unhurried: str) -> None:
+    handle = space.handle("seen")
+    space.submit(unhurried, "seen", "--workers=1", "--trials=30", "--seed=1")
+    chief = space.await_pod("seen", "chief")
+    followers = [space.follow("watch", handle), space.follow("logs", handle, "-f")]
+    try:
+        wait_until(lambda: completed(space, "seen") >= 1, "a first trial", 120)
+        space.plane.kill_container(chief, "chief")
+        space.await_end("seen")
+        (watched, _), (logged, _) = [process.communicate(timeout=90) for process in followers]
+    finally:
+        for process in followers:
+            process.kill()
+    assert [process.returncode for process in followers] == [0, 0], watched + logged
+    assert "DONE: 30 of 30 trials" in watched and watched.count("trial 0029 COMPLETED") == 1
+    # Of either chief.
+    assert logged.count("serving run seen") == 2
+    assert logged.rstrip().endswith("leaving with exit status 0")
+
+
 def _other(space: Namespace, run_id: str, part: str, uid: str) -> bool:
     pod = space.pod(run_id, part)
     return pod is not None and pod["metadata"]["uid"] != uid

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import pathlib
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -73,10 +75,14 @@ def test_a_planted_mistake_is_refused(rays: Namespace, mistake: Callable[[Any], 
     assert "server dry run" not in said and MISTAKES[mistake] in said, said
 
 
+# Pods of which several have room on one machine.
+SMALL_RAY = ["--cpus=1", "--memory=2Gi", "--storage=1Gi"]
+
+
 def submitted(space: Namespace, study: str, run_id: str, *words: str) -> str:
     """The handle of a run with pods small enough for this machine."""
     own = ["--on", "rayjob", "--namespace", space.name, "--id", run_id]
-    space.launch("submit", study, *own, "--cpus=1", "--memory=2Gi", "--storage=1Gi", *words)
+    space.launch("submit", study, *own, *SMALL_RAY, *words)
     return f"rayjob://{space.name}/{run_id}"
 
 
@@ -126,7 +132,10 @@ def test_a_run_is_scaled_and_stopped_and_goes_on(rays: Namespace, unhurried: str
     # Ray's autoscaler asks KubeRay for it.
     wait_until(lambda: len(ray_pods(rays, "grows", "worker")) == 2, "another pod", 120)
 
+    began = time.monotonic()
     said = rays.launch("stop", handle).stdout
+    # The trials of three seconds end, and nothing waits for the pods' grace period of a minute.
+    assert time.monotonic() - began < 55
     assert f"go on with: python launch.py resume {handle}" in said
     assert not ray_pods(rays, "grows", "chief") + ray_pods(rays, "grows", "worker")
     assert '"state": "STOPPED"' in rays.launch("status", handle, "--json").stdout
@@ -136,6 +145,102 @@ def test_a_run_is_scaled_and_stopped_and_goes_on(rays: Namespace, unhurried: str
     wait_until(lambda: len(completed(rays, handle)) > len(before), "another trial", 400)
     after = completed(rays, handle)
     assert len(after) == len(set(after)) and set(before) < set(after)
+
+
+@pytest.mark.timeout(900)
+def test_who_follows_a_run_goes_on_with_the_next_head(rays: Namespace, unhurried: str) -> None:
+    handle = submitted(rays, unhurried, "seen", "--trials=30", "--workers=1", "--seed=1")
+    wait_until(lambda: deployment(rays, "seen") == "Running", "a cluster that searches", 300)
+    followers = [rays.follow("watch", handle), rays.follow("logs", handle, "-f")]
+    try:
+        wait_until(lambda: len(completed(rays, handle)) >= 2, "trials", 120)
+        (head,) = ray_pods(rays, "seen", "chief")
+        rays.plane.kill_container(head, "chief")
+        await_complete(rays, "seen")
+        (watched, _), (logged, _) = [process.communicate(timeout=90) for process in followers]
+    finally:
+        for process in followers:
+            process.kill()
+    assert [process.returncode for process in followers] == [0, 0], watched + logged
+    assert "DONE: 30 of 30 trials" in watched and "so far" in watched
+    # One file, to which either leader wrote: nothing of it comes twice.
+    assert logged.count("serving run seen") == 2
+    check_done(rays, handle, 30)
+
+
+def test_what_keeps_a_run_from_beginning_is_told(rays: Namespace) -> None:
+    own = ["--on", "rayjob", "--namespace", rays.name, *SMALL_RAY, "--workers=1"]
+    no_image = ["--worker-image=registry.invalid/no-such:1"]
+    said = rays.launch("submit", SLOW, *own, "--id=image", *no_image, status=3).stderr
+    assert "worker: ImagePullBackOff" in said and "see --image" in said.lower()
+    assert said.count("\n") == 1
+    left = ("rayjob,raycluster,pod,pvc,cm", "-l", "app.kubernetes.io/instance=image")
+    wait_until(lambda: "No resources found" in rays.kubectl("get", *left), "nothing left", 60)
+
+    # A worker for which there is no room: KubeRay begins once all are there.
+    huge = ["--unchecked", "--cpus=640", "--id=room"]
+    rays.launch("submit", SLOW, *own, *huge)
+    handle = f"rayjob://{rays.name}/room"
+    wait_until(lambda: pending(rays, "room"), "a worker that waits", 60)
+    seen = rays.launch("status", handle).stdout
+    assert "RUNNING" in seen and "waits" in seen and "free cores, or fewer --cpus" in seen
+    said = rays.launch("trials", handle, status=3).stderr
+    assert "run room has not begun: worker: 0/2 nodes" in said and said.count("\n") == 1
+    rays.launch("stop", handle)
+
+
+def pending(space: Namespace, run_id: str) -> bool:
+    pods = ray_pods(space, run_id, "worker")
+    return any("conditions" in pod["status"] for pod in pods)
+
+
+def test_what_kuberay_refuses_is_told(rays: Namespace) -> None:
+    manifests = kustomized(FILES / "rayjob" / "base")
+    # KubeRay takes no number of seconds for what is to stay.
+    one(manifests, "RayJob", "chief")["spec"].update(
+        shutdownAfterJobFinishes=False, ttlSecondsAfterFinished=60
+    )
+    rays.kubectl("apply", "-f", "-", said=yaml.safe_dump_all(manifests))
+    wait_until(lambda: deployment(rays, "study") == "ValidationFailed", "a refusal", 60)
+    handle = f"rayjob://{rays.name}/study"
+    assert '"state": "FAILED"' in rays.launch("status", handle, "--json").stdout
+    for verb in ("watch", "logs", "best"):
+        said = rays.launch(verb, handle, status=3).stderr
+        assert "failed before it began: The RayJob spec is invalid" in said
+        assert said.count("\n") == 1
+
+
+@pytest.mark.timeout(900)
+def test_a_benchmark_goes_on_where_it_was_killed(rays: Namespace, tmp_path: pathlib.Path) -> None:
+    words = ["benchmark", SLOW, "--on=rayjob", f"--namespace={rays.name}", f"--runs={tmp_path}"]
+    words += ["--id=both", "--samplers=random,qmc", "--seeds=1", "--trials=2", "--top=0"]
+    words += ["--workers=1", *SMALL_RAY]
+    process = rays.follow(*words)
+    try:
+        # The second search is under way, the first one is done.
+        found = ("rayjob/tunefleet-both-c001", "--ignore-not-found", "-o", "name")
+        wait_until(lambda: rays.kubectl("get", *found), "the second search", 300)
+    finally:
+        process.kill()
+        process.wait()
+    before = made(rays)
+
+    said = rays.launch(*words, timeout=400).stdout
+    assert "2/2 ray / qmc" in said and "1/2" not in said and "report: " in said
+    again = rays.launch(*words).stdout
+    assert "/2 " not in again and "report: " in again
+    # Each was submitted once.
+    assert len(before) == 2 and made(rays) == before
+
+    # They are runs here to read.
+    rows = rays.launch("trials", "both-c001", f"--runs={tmp_path}").stdout
+    assert rows.count("COMPLETED") == 2
+    check_done(rays, f"rayjob://{rays.name}/both-c000", 2)
+
+
+def made(space: Namespace) -> set[str]:
+    """The RayJobs that there are, each another one than any of the same name."""
+    return {row["metadata"]["uid"] for row in space.get("rayjobs")["items"]}
 
 
 def await_complete(space: Namespace, run_id: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 import signal
@@ -92,7 +91,7 @@ def open_tensorboard(space: Namespace, handle: str) -> str:
     process = subprocess.Popen(
         [sys.executable, "launch.py", "tensorboard", handle, "--port", "0"],
         cwd=ROOT,
-        env={**os.environ, "KUBECONFIG": str(space.plane.kubeconfig)},
+        env=space.environ,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -145,9 +144,8 @@ def test_two_studies_in_one_namespace_never_meet(space: Namespace, unhurried: st
 
 def test_the_same_id_at_once_is_one_run(space: Namespace) -> None:
     words = ["submit", SLOW, "--on", "k8s", "--namespace", space.name, "--id", "once", "--trials=2"]
-    environ = {**os.environ, "KUBECONFIG": str(space.plane.kubeconfig)}
     pair = [
-        subprocess.Popen([sys.executable, "launch.py", *words], cwd=ROOT, env=environ)
+        subprocess.Popen([sys.executable, "launch.py", *words], cwd=ROOT, env=space.environ)
         for _ in range(2)
     ]
     assert [process.wait(200) for process in pair] == [0, 0]

@@ -104,6 +104,23 @@ def test_a_run_that_fails_before_it_begins(space: Namespace, tmp_path: pathlib.P
     assert "FAILED" in seen and "nonesuch" in seen
 
 
+def test_a_run_in_a_queue_keeps_its_volume(space: Namespace) -> None:
+    study, handle = str(STUDIES / "slow.py"), space.handle("queued")
+    space.submit(study, "queued", "--trials=2", "--workers=1", "--queue=tuning")
+    seen = space.launch("status", handle).stdout
+    assert "waits in Kueue's queue tuning" in seen
+    said = space.launch("trials", handle, status=3).stderr
+    assert "waits in Kueue's queue tuning" in said and said.count("\n") == 1
+    assert "in Kueue's queue tuning" in space.launch("resume", handle, status=2).stderr
+    # A viewer would keep the volume from the chief, whenever the queue lets that go.
+    assert "No resources found" in space.kubectl("get", "pods")
+    for part in ("chief", "worker"):
+        patch = ["job", f"tunefleet-queued-{part}", "-p", '{"spec":{"suspend":false}}']
+        space.kubectl("patch", *patch)
+    space.await_end("queued")
+    space.check_trials("queued", 2)
+
+
 def test_figures_without_those_who_fetch_them_are_refused(space: Namespace) -> None:
     study = str(STUDIES / "slow.py")
     said = space.submit(study, "seen", "--monitoring", status=3).stderr

@@ -16,7 +16,6 @@ from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer, remove_viewer
 from hpo.errors import PlaceError, RunError
 
-_QUEUE = "kueue.x-k8s.io/queue-name"
 _LOOK_S = 0.5
 # Longer than any pod's grace period has reason to be beyond its trials'.
 _BEYOND_GRACE_S = 60.0
@@ -120,7 +119,7 @@ class Changer:
     def _check_no_queue(self, standing: Standing) -> None:
         """Raises RunError for a run that Kueue suspends and lets go as it sees fit."""
         assert standing.chief
-        if queue := standing.chief["metadata"].get("labels", {}).get(_QUEUE):
+        if queue := standing.queue:
             raise RunError(
                 f"run {self._handle.id} is in Kueue's queue {queue}, which decides when it runs: "
                 "set `active` of its two Workloads (kubectl get workloads) to false or true"

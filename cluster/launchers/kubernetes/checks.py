@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cluster.launchers.kubernetes.connection import Connection
+from cluster.launchers.kubernetes.custom import CUSTOM
 from cluster.launchers.kubernetes.render import COMPONENT, INSTANCE, object_name
 from cluster.launchers.kubernetes.spec import KubernetesSpec
 from cluster.launchers.kubernetes.templates import Manifest, containers_of, templates_of
@@ -183,6 +184,11 @@ def examine(
         rows.append(("gpus", ", ".join(f"{n} {c}" for n, c in gpus.items()) or "none"))
         rows.append(("image", _image(nodes, spec.worker_image)))
     rows.append(("storage class", _storage_class(connection, spec, missing)))
+    for kind in sorted({manifest["kind"] for manifest in manifests} & CUSTOM.keys()):
+        try:
+            connection.every(kind, limit=1)
+        except TuneFleetError as error:
+            missing.append(str(error))
     if not lacking:
         try:
             check_before(connection, manifests, spec)

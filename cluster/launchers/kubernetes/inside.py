@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Protocol
 
 from cluster.launchers.kubernetes.connection import Connection
 from hpo.errors import PlaceError
@@ -21,8 +21,18 @@ _OUT, _SAID, _STATUS = 1, 2, 3
 _BEGUN = 'n=0; until [ -e "$0" ] || [ $n -ge 120 ]; do n=$((n+1)); sleep 1; done; exec "$@"'
 
 
-class NotRunError(PlaceError):
-    """The container ended before the command began: nothing was done and nothing printed."""
+class Sink(Protocol):
+    """What a command's output is copied to."""
+
+    def write(self, chunk: bytes, /) -> object:
+        """Takes some of it."""
+
+    def flush(self) -> None:
+        """Passes on what was taken."""
+
+
+class GoneError(PlaceError):
+    """The container went before the command ended, or before it began."""
 
 
 def once_begun(run_id: str, words: Sequence[str]) -> list[str]:
@@ -45,12 +55,12 @@ def execute(
     pod: str,
     container: str,
     words: Sequence[str],
-    out: BinaryIO,
-    said: BinaryIO | None = None,
+    out: Sink,
+    said: Sink | None = None,
 ) -> int:
     """Runs a command in a container and copies what it prints; answers its exit status.
 
-    Raises PlaceError where the pod goes meanwhile, NotRunError where it went before.
+    Raises GoneError where the pod went meanwhile or before.
     """
     from kubernetes.stream import stream
 
@@ -75,12 +85,12 @@ def execute(
                 talk.update(timeout=_WAIT_S)
                 _copy(talk, out, said or sys.stderr.buffer)
         except OSError as error:
-            raise PlaceError(f"the connection to pod {pod} broke: {error}: try again") from error
+            raise GoneError(f"the connection to pod {pod} broke: {error}: try again") from error
         _copy(talk, out, said or sys.stderr.buffer)
         return _status(talk.read_channel(_STATUS), pod)
 
 
-def _copy(talk: object, out: BinaryIO, said: BinaryIO) -> None:
+def _copy(talk: object, out: Sink, said: Sink) -> None:
     for channel, stream in ((_OUT, out), (_SAID, said)):
         if chunk := talk.read_channel(channel):  # type: ignore[attr-defined]
             stream.write(chunk)
@@ -90,11 +100,11 @@ def _copy(talk: object, out: BinaryIO, said: BinaryIO) -> None:
 def _status(text: bytes, pod: str) -> int:
     """The exit status from the status object that ends a command."""
     if not text:
-        raise PlaceError(f"pod {pod} is gone: ask again when the search goes on")
+        raise GoneError(f"pod {pod} is gone: ask again when the search goes on")
     status = json.loads(text)
     if status.get("status") == "Success":
         return 0
     for cause in status.get("details", {}).get("causes", ()):
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
-    raise NotRunError(f"pod {pod}: {status.get('message')}")
+    raise GoneError(f"pod {pod}: {status.get('message')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 from cluster.launchers.kubernetes.connection import Connection
@@ -10,6 +11,9 @@ from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, WORKER, object
 from cluster.launchers.kubernetes.templates import Manifest
 from hpo.errors import RunError
 
+_LOOK_S = 0.5
+_NOTICED_S = 10.0
+_QUEUE = "kueue.x-k8s.io/queue-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 # Reasons of a container that waits which another attempt will not mend by itself.
 HOPELESS = {
@@ -19,6 +23,9 @@ HOPELESS = {
     "InvalidImageName": "give a name such as registry.example/tunefleet:1",
     "CreateContainerConfigError": "see `kubectl describe pod`",
 }
+# How KubeRay calls the ends of a RayJob, and what comes before its search.
+_ENDS = {"Complete": "Complete", "Failed": "Failed", "ValidationFailed": "Failed"}
+_BEFORE = ("", "Initializing", "Waiting", "Retrying")
 _PLACES = {"Job": "k8s", "RayJob": "rayjob"}
 # What an event's text says of what a person can do.
 _ADVICE = (
@@ -26,6 +33,7 @@ _ADVICE = (
     ("insufficient cpu", "free cores, or fewer --cpus"),
     ("insufficient memory", "free memory, or less --memory"),
     ("didn't match pod's node affinity", "see the labels of the nodes"),
+    ("readwriteoncepod", "delete the run's viewer pod, which has its volume"),
     ("untolerated taint", "see the taints of the nodes"),
     ("unbound immediate persistentvolumeclaims", "see --storage-class and `kubectl get pvc`"),
     ("exceeded quota", "ask for less, or have the quota raised"),
@@ -70,12 +78,34 @@ class Standing:
     def ended(self) -> str:
         """How the chief's Job ended: "Complete", "Failed", or "" where it goes on."""
         status = (self.chief or {}).get("status", {})
-        if (whole := status.get("jobDeploymentStatus")) in ("Complete", "Failed"):
-            return str(whole)
+        if whole := _ENDS.get(status.get("jobDeploymentStatus")):
+            return whole
         for condition in status.get("conditions", ()):
             if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
                 return str(condition["type"])
         return ""
+
+    @property
+    def queue(self) -> str:
+        """Kueue's queue that decides when the run goes on; "" for none."""
+        return str((self.chief or {"metadata": {}})["metadata"].get("labels", {}).get(_QUEUE, ""))
+
+    @property
+    def waits(self) -> bool:
+        """Whether a queue lets the run go on at any moment, which then needs its volume."""
+        return bool(self.suspended and self.queue and not self.ended)
+
+    @property
+    def begins(self) -> bool:
+        """Whether KubeRay has yet to start the search, for which all pods have to be there."""
+        if self.chief is None or self.chief["kind"] != "RayJob":
+            return False
+        return self.chief.get("status", {}).get("jobDeploymentStatus", "") in _BEFORE
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a chief works for it, or another will."""
+        return self.chief is not None and not self.ended and not self.suspended
 
     @property
     def failure(self) -> str:
@@ -97,10 +127,37 @@ class Standing:
 
 
 def _runs(pod: Manifest) -> bool:
-    """Whether the pod's first container runs; KubeRay may put others beside it."""
+    return bool(_running(pod))
+
+
+def _running(pod: Manifest) -> str:
+    """The id of the pod's first container while it runs; KubeRay may put others beside it."""
     main = pod["spec"]["containers"][0]["name"]
     rows = pod["status"].get("containerStatuses", ())
-    return any(row["name"] == main and "running" in row["state"] for row in rows)
+    runs = (row for row in rows if row["name"] == main and "running" in row["state"])
+    return str(next((row.get("containerID") or main for row in runs), ""))
+
+
+def has_started(pod: Manifest) -> bool:
+    """Whether the pod's first container runs or has run: then it has a log."""
+    main = pod["spec"]["containers"][0]["name"]
+    rows = pod["status"].get("containerStatuses", ())
+    return any(row["name"] == main and "waiting" not in row["state"] for row in rows)
+
+
+def serves_still(connection: Connection, pod: Manifest) -> bool:
+    """Whether the container that ran in ``pod`` goes on; looks for some seconds before it says so.
+
+    What ended a container shows in its status only a little later.
+    """
+    deadline = time.monotonic() + _NOTICED_S
+    while True:
+        now = connection.read("Pod", pod["metadata"]["name"])
+        if now is None or "deletionTimestamp" in now["metadata"] or _running(now) != _running(pod):
+            return False
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(_LOOK_S)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,6 +294,26 @@ def hopeless(standing: Standing) -> str:
         if reason.partition(":")[0] in HOPELESS:
             return f"{part_of(pod)}: {reason}: {advice(reason)}"
     return ""
+
+
+def obstacle(there: There, standing: Standing) -> str:
+    """What keeps a run from going on, with what to do about it; "" where nothing is known."""
+    if standing.suspended:
+        if not standing.queue:
+            return "stopped"
+        return f"waits in Kueue's queue {standing.queue}: see `kubectl get workloads`"
+    chief = standing.latest(CHIEF)
+    words = (chief and reason_of(chief)) or standing.failure or refused_pods(there)
+    if words:
+        return ": ".join(filter(None, (words, advice(words))))
+    if not standing.begins:
+        return ""
+    # On KubeRay the search waits for all pods.
+    for pod in standing.pods:
+        if words := reason_of(pod):
+            return ": ".join(filter(None, (f"{part_of(pod)}: {words}", advice(words))))
+    failed = (standing.chief or {}).get("status", {}).get("failed", 0)
+    return f"failed {failed} times so far, and KubeRay tries again" if failed else ""
 
 
 def refused_pods(there: There) -> str:

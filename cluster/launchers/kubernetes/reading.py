@@ -10,23 +10,31 @@ import pathlib
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from cluster import tables
 from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes import pods as pods_of
 from cluster.launchers.kubernetes.applied import told_request
 from cluster.launchers.kubernetes.connection import Connection
+from cluster.launchers.kubernetes.following import PodLog, Rest, follow_log
 from cluster.launchers.kubernetes.forward import Forward
 from cluster.launchers.kubernetes.inside import (
     RUNS,
-    NotRunError,
+    GoneError,
+    Sink,
     execute,
     has_begun,
     once_begun,
 )
-from cluster.launchers.kubernetes.pods import Standing, There, advice, part_of, reason_of
+from cluster.launchers.kubernetes.pods import (
+    Standing,
+    There,
+    advice,
+    part_of,
+    serves_still,
+)
 from cluster.launchers.kubernetes.render import CHIEF, COMPONENT, INSTANCE, NAME
 from cluster.launchers.kubernetes.submission import chief_request, request_of
 from cluster.launchers.kubernetes.templates import Manifest
@@ -41,8 +49,14 @@ from hpo.status import DONE, FAILED, RUNNING, STOPPED
 
 _TENSORBOARD_PORT = 6006
 _LOOK_S = 1.0
+_FOLLOWED_S = 3.0
+# Exit statuses of a command that SIGKILL or SIGTERM ended, its container's or its own.
+_KILLED = (137, 143)
 # How long a chief that is being moved or restarted is waited for.
 _BACK_S = 120.0
+
+
+_Answer = TypeVar("_Answer")
 
 
 class Reader:
@@ -64,7 +78,8 @@ class Reader:
         if found is None:
             seen = self._from_outside(standing)
             pairs = [("run", f"{seen['id']}  {seen['state']}"), ("study", f"{seen['study']}")]
-            tables.print_pairs([*pairs, ("chief", self._why_none(standing))])
+            about = "waits" if standing.begins else "chief"
+            tables.print_pairs([*pairs, (about, self._why_none(standing))])
         else:
             # The viewer may have come only just now.
             self._do(self._pod(), ["status"])
@@ -74,47 +89,74 @@ class Reader:
     def do(self, verb: str, args: argparse.Namespace, *more: str) -> int:
         """Lets ``verb`` run where the folder is; answers its exit status."""
         flags = [f"--{name}" for name in ("json", "debug") if getattr(args, name, False)]
-        deadline = time.monotonic() + _BACK_S
-        while True:
-            pod = self._pod()
-            try:
-                return self._do(pod, [verb], [*more, *flags])
-            except NotRunError:
-                # A run that has just ended takes its pods along; the viewer comes after them.
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(_LOOK_S)
+        out, said = io.BytesIO(), io.BytesIO()
+
+        def ask(pod: Manifest) -> int:
+            # Half an answer, of a pod that went, is none.
+            for stream in (out, said):
+                stream.seek(0)
+                stream.truncate()
+            return self._do(pod, [verb], [*more, *flags], out, said)
+
+        status = self._asked(ask)
+        sys.stdout.buffer.write(out.getvalue())
+        sys.stderr.buffer.write(said.getvalue())
+        return status
 
     def watch(self, args: argparse.Namespace) -> int:
         """Follows the run to its end, from chief to chief."""
         while True:
             pod = self._pod()
-            with contextlib.suppress(PlaceError):
+            with contextlib.suppress(GoneError):
                 status = self._do(pod, ["watch"], ["--json"] if args.json else [])
-                standing = self._there.look()
                 # A chief that is moved leaves with its work undone, and another follows.
-                if status != 75 or standing.suspended or standing.ended:
+                if status != 75 or not self._is_followed():
                     return status
             time.sleep(_LOOK_S)
 
+    def _is_followed(self) -> bool:
+        """Waits until another chief serves the run; False where none will."""
+        while self._there.look().goes_on:
+            with contextlib.suppress(GoneError):
+                out = io.BytesIO()
+                self._do(self._pod(), ["status"], ["--json"], out, io.BytesIO())
+                if json.loads(out.getvalue() or b"{}").get("state") == RUNNING:
+                    return True
+            time.sleep(_FOLLOWED_S)
+        return False
+
     def logs(self, args: argparse.Namespace) -> int:
-        """Prints the log of a pod, or of a trial."""
+        """Prints the log of a pod, or of a trial; with ``-f`` from pod to pod."""
         which = args.which or CHIEF
-        standing = self._there.look()
-        pod = standing.latest(which)
+        pod = self._there.look().latest(which)
         # What a pod on KubeRay prints is Ray's; the search's own logs lie in its folder.
         if pod is None or self._there.owner != "Job":
-            more = [which, "-f"] if args.follow else [which]
-            return self.do("logs", args, *more)
-        try:
-            return self._copy_log(pod, args)
-        except PlaceError:
-            # The cluster says that it waits; a person wants to know why.
-            raise PlaceError(f"{which} has no log yet: {reason_of(pod) or 'it starts'}") from None
+            return self._follow_inside(which, args) if args.follow else self.do("logs", args, which)
+        if args.follow:
+            follow_log(self._there, which, args.json)
+        else:
+            PodLog(self._connection, pod, which, args.json).show()
+        return 0
+
+    def _follow_inside(self, which: str, args: argparse.Namespace) -> int:
+        """Follows a log in the run's folder, where it goes on from chief to chief."""
+        rest = Rest(sys.stdout.buffer)
+        flags = ["--json"] if args.json else []
+        while True:
+            pod = self._pod()
+            with contextlib.suppress(GoneError):
+                rest.again()
+                status = self._do(pod, ["logs"], [which, "-f", *flags], rest)
+                # Of a process's log, to which the next chief adds, only the run's end is the end.
+                if status or which.isdecimal() or not self._there.look().goes_on:
+                    return status
+            time.sleep(_LOOK_S)
 
     def export(self, args: argparse.Namespace) -> int:
         """Fetches the winner's model and how it came about."""
-        pod = self._pod()
+        return self._asked(lambda pod: self._export(pod, args))
+
+    def _export(self, pod: Manifest, args: argparse.Namespace) -> int:
         there = f"/tmp/{secrets.token_hex(8)}.keras"
         said = io.BytesIO()
         status = self._do(pod, ["export"], ["--out", there], said)
@@ -136,11 +178,15 @@ class Reader:
 
     def fetch(self, folder: pathlib.Path) -> None:
         """Copies the run's ledger, as it is now, into ``folder``."""
-        pod, copy = self._pod(), io.BytesIO()
         words = ["python", "-m", "hpo.ledger.snapshot", f"{RUNS}/{self._handle.id}"]
-        if execute(self._connection, *_names(pod), words, copy):
-            raise PlaceError(f"cannot read the ledger of {self._handle}: see what was said above")
-        snapshot.unpack(copy.getvalue(), folder)
+
+        def copied(pod: Manifest) -> bytes:
+            copy = io.BytesIO()
+            if self._inside(pod, words, copy):
+                raise PlaceError(f"cannot read the ledger of {self._handle}: see what is above")
+            return copy.getvalue()
+
+        snapshot.unpack(self._asked(copied), folder)
 
     def tensorboard(self, args: argparse.Namespace) -> int:
         """Leads a port here to the TensorBoard beside the run, until Ctrl-C."""
@@ -176,75 +222,96 @@ class Reader:
         deadline = time.monotonic() + patience_s
         while True:
             standing = standing or self._there.look()
-            if pod := standing.serving():
+            pod = standing.serving()
+            if pod and (not standing.begins or self._has_begun(pod)):
                 return pod
             if self._is_idle(standing):
                 return self._viewer(standing)
-            if time.monotonic() >= deadline or pods_of.hopeless(standing):
-                raise PlaceError(f"run {self._handle.id} has no chief: {self._why_none(standing)}")
+            if time.monotonic() >= deadline or standing.waits or pods_of.hopeless(standing):
+                what = "has not begun" if standing.begins else "has no chief"
+                raise PlaceError(f"run {self._handle.id} {what}: {self._why_none(standing)}")
             time.sleep(_LOOK_S)
             standing = None
 
     def _viewer(self, standing: Standing) -> Manifest:
         """The viewer; PlaceError where the run failed before it had anything to view."""
         pod = ensure_viewer(self._there, standing)
-        if standing.failure and not has_begun(self._connection, *_names(pod), self._handle.id):
+        if standing.failure and not self._has_begun(pod):
             raise PlaceError(
                 f"run {self._handle.id} failed before it began: {self._why_none(standing)}: mend "
                 f"that, then python launch.py resume {self._handle}, or submit it under another id"
             )
         return pod
 
+    def _has_begun(self, pod: Manifest) -> bool:
+        """Whether the folder in the pod has the run, from now or from before."""
+        try:
+            return has_begun(self._connection, *_names(pod), self._handle.id)
+        except GoneError:
+            return False
+
     @staticmethod
     def _is_idle(standing: Standing) -> bool:
         """Whether no chief has the volume, or is about to."""
-        if standing.chief and not standing.ended and not standing.suspended:
+        if standing.goes_on or standing.waits:
             return False
         chief = [pod for pod in standing.pods if part_of(pod) == CHIEF]
         return all(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in chief)
 
     def _why_none(self, standing: Standing) -> str:
-        pod = standing.latest(CHIEF)
-        words = reason_of(pod) if pod else ""
-        words = words or standing.failure or pods_of.refused_pods(self._there)
-        if not words:
-            return "its pod has yet to start"
-        return ": ".join(filter(None, (words, advice(words))))
+        words = pods_of.obstacle(self._there, standing)
+        return words or ("it has yet to begin" if standing.begins else "its pod has yet to start")
 
     def _do(
         self,
         pod: Manifest | None,
         verb: Sequence[str],
         more: Sequence[str] = (),
-        out: BinaryIO | None = None,
-        said: BinaryIO | None = None,
+        out: Sink | None = None,
+        said: Sink | None = None,
     ) -> int:
         assert pod is not None
         words = ["python", "launch.py", *verb, self._handle.id, *more, "--runs", RUNS]
         # Of one that has yet to begin the cluster knows the status.
         if part_of(pod) == CHIEF and verb[0] != "status":
             words = once_begun(self._handle.id, words)
-        sys.stdout.flush()
-        return execute(self._connection, *_names(pod), words, out or sys.stdout.buffer, said)
+        return self._inside(pod, words, out, said)
 
-    def _copy_log(self, pod: Manifest, args: argparse.Namespace) -> int:
-        name, container = _names(pod)
-        with self._connection.plainly():
-            answer = self._connection.core().read_namespaced_pod_log(
-                name,
-                self._connection.namespace,
-                container=container,
-                follow=args.follow,
-                _preload_content=False,
-            )
-            whole = io.TextIOWrapper(answer, errors="replace")
-            for line in whole:
-                if args.json:
-                    row = {"source": args.which or CHIEF, "line": line.rstrip("\n")}
-                    tables.print_json(row)
-                else:
-                    print(line, end="", flush=True)
-        return 0
+    def _inside(
+        self,
+        pod: Manifest,
+        words: Sequence[str],
+        out: Sink | None = None,
+        said: Sink | None = None,
+    ) -> int:
+        """What :func:`execute` does; GoneError also where the container took the command along."""
+        sys.stdout.flush()
+        try:
+            status = execute(self._connection, *_names(pod), words, out or sys.stdout.buffer, said)
+        except GoneError:
+            raise
+        except PlaceError as error:
+            if serves_still(self._connection, pod):
+                raise
+            raise GoneError(str(error)) from error
+        if status in _KILLED and not serves_still(self._connection, pod):
+            raise GoneError(f"pod {_names(pod)[0]} went meanwhile: ask again")
+        return status
+
+    def _asked(self, ask: Callable[[Manifest], _Answer]) -> _Answer:
+        """What ``ask`` answers of the pod that has the folder, or of the next where that one goes.
+
+        A run that has just ended takes its pods along; the viewer comes after them.
+        """
+        deadline = time.monotonic() + _BACK_S
+        while True:
+            pod = self._pod()
+            try:
+                return ask(pod)
+            except GoneError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_LOOK_S)
 
     def _print_pods(self, rows: Sequence[pods_of.PodState]) -> None:
         if not rows:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from cluster.launchers.kubernetes.applied import told_request
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.pods import There, claim_of, hopeless, refused_pods
+from cluster.launchers.kubernetes.pods import There, advice, claim_of, hopeless, refused_pods
 from cluster.launchers.kubernetes.render import is_chief
 from cluster.launchers.kubernetes.templates import Manifest, templates_of
 from cluster.launchers.kubernetes.viewer import IMAGE
@@ -117,10 +117,12 @@ def _await_start(there: There) -> None:
         standing = there.look(_SOME)
         if words := hopeless(standing):
             raise PlaceError(f"{words} (nothing was left in the cluster)")
+        if not standing.pods and (words := refused_pods(there)):
+            hint = advice(words)
+            words = f"{words}: {hint}" if hint else words
+            raise PlaceError(f"{words} (nothing was left in the cluster)")
         if standing.serving() or standing.ended or standing.suspended:
             return
-        if not standing.pods and (words := refused_pods(there)):
-            raise PlaceError(f"{words} (nothing was left in the cluster)")
         time.sleep(_LOOK_S)
 
 
