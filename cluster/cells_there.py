@@ -21,7 +21,7 @@ def search_there(
 ) -> int:
     """Submits a search to the place ``--on`` and follows it to its end; its exit status.
 
-    ``folder`` then has a copy of its ledger, so that it reads as a run here. What is typed
+    After its end ``folder`` has a copy of its ledger, so that it reads as a run here. What is typed
     again after this was cut off attaches to the search. What is said is added to ``log``.
     """
     placed = options.typed(args, launcher_for(args.on, args).takes)
@@ -34,6 +34,8 @@ def search_there(
         raise PlaceError(f"`submit --on {args.on}` did not say what it made: see {log}")
     which = options.typed(args, ("kubeconfig", "context"))
     status = launch(["watch", made[1], *which], log)
+    if status not in (0, 1):
+        return status
     handle = parse_handle(made[1])
     launcher_of(handle).fetch(handle, args, folder)
     return status

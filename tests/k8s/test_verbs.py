@@ -125,6 +125,8 @@ def test_figures_without_those_who_fetch_them_are_refused(space: Namespace) -> N
     study = str(STUDIES / "slow.py")
     said = space.submit(study, "seen", "--monitoring", status=3).stderr
     assert "have Prometheus's operator installed" in said and said.count("\n") == 1
+    own = ["--on", "k8s", "--namespace", space.name, "--monitoring"]
+    assert "have Prometheus's operator installed" in space.launch("doctor", *own, status=1).stdout
     assert "No resources found" in space.kubectl(
         "get", "pvc,job,secret", "-l", "app.kubernetes.io/instance=seen"
     )

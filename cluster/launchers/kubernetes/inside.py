@@ -18,7 +18,7 @@ RUNS = "/runs"
 _WAIT_S = 5.0
 _OUT, _SAID, _STATUS = 1, 2, 3
 # A chief's pod runs some seconds before its run has a folder; on KubeRay half a minute.
-_BEGUN = 'n=0; until [ -e "$0" ] || [ $n -ge 120 ]; do n=$((n+1)); sleep 1; done; exec "$@"'
+_BEGUN = 'n=0; until [ -e "$0" ] || [ $n -ge 300 ]; do n=$((n+1)); sleep 1; done; exec "$@"'
 
 
 class Sink(Protocol):

@@ -26,6 +26,7 @@ HOPELESS = {
 # How KubeRay calls the ends of a RayJob, and what comes before its search.
 _ENDS = {"Complete": "Complete", "Failed": "Failed", "ValidationFailed": "Failed"}
 _BEFORE = ("", "Initializing", "Waiting", "Retrying")
+_THERE = "already exists"
 _PLACES = {"Job": "k8s", "RayJob": "rayjob"}
 # What an event's text says of what a person can do.
 _ADVICE = (
@@ -324,6 +325,9 @@ def refused_pods(there: There) -> str:
     for event in sorted(events, key=_time, reverse=True):
         name = event["involvedObject"]["name"]
         makes_none = str(event["reason"]).startswith(("FailedCreate", "FailedToCreate", "Invalid"))
+        # Said of its own second attempt, where the first one was made after all.
+        if _THERE in event["message"]:
+            continue
         if makes_none and (name == begins or name.startswith(f"{begins}-")):
             return str(event["message"])
     return ""

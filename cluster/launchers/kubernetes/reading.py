@@ -59,6 +59,10 @@ _BACK_S = 120.0
 _Answer = TypeVar("_Answer")
 
 
+class NotYetError(PlaceError):
+    """No pod has the run's folder yet; one may come, in minutes or in hours."""
+
+
 class Reader:
     """What can be read of one run, wherever its folder is mounted just now."""
 
@@ -106,7 +110,7 @@ class Reader:
     def watch(self, args: argparse.Namespace) -> int:
         """Follows the run to its end, from chief to chief."""
         while True:
-            pod = self._pod()
+            pod = self._await_pod()
             with contextlib.suppress(GoneError):
                 status = self._do(pod, ["watch"], ["--json"] if args.json else [])
                 # A chief that is moved leaves with its work undone, and another follows.
@@ -119,7 +123,7 @@ class Reader:
         while self._there.look().goes_on:
             with contextlib.suppress(GoneError):
                 out = io.BytesIO()
-                self._do(self._pod(), ["status"], ["--json"], out, io.BytesIO())
+                self._do(self._await_pod(), ["status"], ["--json"], out, io.BytesIO())
                 if json.loads(out.getvalue() or b"{}").get("state") == RUNNING:
                     return True
             time.sleep(_FOLLOWED_S)
@@ -143,7 +147,7 @@ class Reader:
         rest = Rest(sys.stdout.buffer)
         flags = ["--json"] if args.json else []
         while True:
-            pod = self._pod()
+            pod = self._await_pod()
             with contextlib.suppress(GoneError):
                 rest.again()
                 status = self._do(pod, ["logs"], [which, "-f", *flags], rest)
@@ -227,11 +231,28 @@ class Reader:
                 return pod
             if self._is_idle(standing):
                 return self._viewer(standing)
-            if time.monotonic() >= deadline or standing.waits or pods_of.hopeless(standing):
-                what = "has not begun" if standing.begins else "has no chief"
+            what = "has not begun" if standing.begins else "has no chief"
+            if pods_of.hopeless(standing):
                 raise PlaceError(f"run {self._handle.id} {what}: {self._why_none(standing)}")
+            if time.monotonic() >= deadline or standing.waits:
+                raise NotYetError(f"run {self._handle.id} {what}: {self._why_none(standing)}")
             time.sleep(_LOOK_S)
             standing = None
+
+    def _await_pod(self) -> Manifest:
+        """The same, however long it takes; what is waited for is told on the side.
+
+        PlaceError where waiting does not help.
+        """
+        told = ""
+        while True:
+            try:
+                return self._pod()
+            except NotYetError as error:
+                if (words := str(error)) != told:
+                    print(f"launch.py: {words}", file=sys.stderr, flush=True)
+                told = words
+            time.sleep(_FOLLOWED_S)
 
     def _viewer(self, standing: Standing) -> Manifest:
         """The viewer; PlaceError where the run failed before it had anything to view."""

@@ -161,6 +161,12 @@ func (c *container) ExecInContainer(ctx context.Context, _, _, _ string, words [
 		if status := ended.Sys().(syscall.WaitStatus); status.Signaled() {
 			code = 128 + int(status.Signal())
 		}
+		// Its container may have ended just before it could join, or taken it along.
+		select {
+		case <-c.done:
+			code = 128 + int(syscall.SIGKILL)
+		case <-time.After(200 * time.Millisecond):
+		}
 		return utilexec.CodeExitError{Err: err, Code: code}
 	}
 	return err
