@@ -283,21 +283,11 @@ def test_beside_a_chief_its_files_are_waited_for(
     files = run.runs / "slow" / "tensorboard"
     shutil.rmtree(files)
     # As in the moment before the chief takes its lock: who writes then is in its way.
-    words = ["launch.py", "tensorboard", "slow", "--beside", "--runs", str(run.runs), "--port", "0"]
-    with subprocess.Popen(
-        [sys.executable, *words, "--wait", "60"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(4.0)
-            assert not files.exists()
-            files.mkdir()
-            assert process.stdout is not None
-            assert process.stdout.readline().endswith("#hparams\n")
-            assert not list(files.iterdir())
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
+    with waiting("slow", "--beside", "--runs", str(run.runs), seconds=4.0) as served:
+        assert not files.exists()
+        files.mkdir()
+        served()
+        assert not list(files.iterdir())
 
 
 def test_several_runs_stand_on_one_page(searched: LiveRun, runs: pathlib.Path) -> None:
@@ -312,16 +302,27 @@ def test_a_run_that_is_about_to_begin_is_waited_for(
 ) -> None:
     later = tmp_path / "later"
     later.mkdir()
-    words = ["launch.py", "tensorboard", "fates", "--runs", str(later), "--port", "0"]
+    with waiting("fates", "--runs", str(later), seconds=2.0) as served:
+        (runs / "fates").rename(later / "fates")
+        served()
+
+
+@contextlib.contextmanager
+def waiting(*arguments: str, seconds: float) -> Iterator[Callable[[], None]]:
+    """``tensorboard --wait``, which has waited for ``seconds``; what returns once it serves."""
+    words = ["launch.py", "tensorboard", *arguments, "--port", "0", "--wait", "60"]
     with subprocess.Popen(
-        [sys.executable, *words, "--wait", "60"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
-        try:
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(2.0)
-            (runs / "fates").rename(later / "fates")
+
+        def served() -> None:
             assert process.stdout is not None
             assert process.stdout.readline().endswith("#hparams\n")
+
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            yield served
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=30)
