@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import os
 import pathlib
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +20,7 @@ import yaml
 from cluster.launchers.kubernetes.templates import templates_of
 from tests.k8s.conftest import Namespace
 from tests.k8s.control_plane import ControlPlane
-from tests.live import STUDIES, wait_until
+from tests.live import STUDIES, processes_of, wait_until
 from tests.test_kubernetes_files import FILES, Manifest, kustomized, one
 
 pytestmark = pytest.mark.k8s
@@ -166,6 +168,27 @@ def test_who_follows_a_run_goes_on_with_the_next_head(rays: Namespace, unhurried
     # One file, to which either leader wrote: nothing of it comes twice.
     assert logged.count("serving run seen") == 2
     check_done(rays, handle, 30)
+
+
+@pytest.mark.timeout(900)
+def test_a_search_that_failed_goes_on_in_the_next_cluster(rays: Namespace, unhurried: str) -> None:
+    handle = submitted(rays, unhurried, "failed", "--trials=16", "--workers=1", "--seed=1")
+    wait_until(lambda: deployment(rays, "failed") == "Running", "a cluster that searches", 300)
+    wait_until(lambda: len(completed(rays, handle)) >= 2, "trials", 120)
+    first = rays.get("rayjob", "tunefleet-failed")["status"]["rayClusterName"]
+
+    (search,) = [pid for pid in processes_of("RUN_ID=failed") if _is_run(pid)]
+    os.kill(search, signal.SIGKILL)
+    await_complete(rays, "failed")
+    status = rays.get("rayjob", "tunefleet-failed")["status"]
+    assert status["failed"] == 1 and status["rayClusterName"] != first
+    check_done(rays, handle, 16)
+
+
+def _is_run(pid: int) -> bool:
+    """Whether a process is `launch.py run` itself."""
+    words = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    return words[1].endswith("/launch.py") and words[2] == "run" if len(words) > 2 else False
 
 
 def test_what_keeps_a_run_from_beginning_is_told(rays: Namespace) -> None:
