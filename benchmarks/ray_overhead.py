@@ -21,8 +21,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from _fleet import NOOP, ROOT
 
@@ -116,6 +117,22 @@ def _reach(count: int, ended: Callable[[], int]) -> int:
     return found
 
 
+class Count:
+    """The last number that a process printed, read as it comes.
+
+    One that reads a line and then waits falls behind trials that end faster than it waits.
+    """
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.last = 0
+        threading.Thread(target=self._read, args=(lines,), daemon=True).start()
+
+    def _read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if line.strip().isdecimal():
+                self.last = int(line)
+
+
 def plain(marks: list[int], window: int, workers: int) -> list[Cost]:
     """Ray Tune alone."""
     trials = str(max(marks) + window)
@@ -123,12 +140,11 @@ def plain(marks: list[int], window: int, workers: int) -> list[Cost]:
     group = Group("plain")
     with started(group, *command, output=subprocess.PIPE) as process:
         assert process.stdout is not None
-        lines = process.stdout
+        count = Count(process.stdout)
 
         def ended() -> int:
-            line = lines.readline()
-            assert line, "plain Ray ended before its time"
-            return int(line) if line.strip().isdecimal() else 0
+            assert process.poll() is None, "plain Ray ended before its time"
+            return count.last
 
         return measure(group, ended, marks, window)
 
