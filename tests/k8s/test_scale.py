@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.pods import There, part_of
+from cluster.launchers.kubernetes.standing import There, part_of
 from tests.k8s.conftest import Namespace
 from tests.k8s.control_plane import ControlPlane
 from tests.live import wait_until

@@ -10,8 +10,8 @@ from typing import Any
 from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.inside import RUNS, execute
-from cluster.launchers.kubernetes.pods import Standing, There
 from cluster.launchers.kubernetes.render import CHIEF, WORKER, object_name
+from cluster.launchers.kubernetes.standing import Standing, There
 from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer, remove_viewer
 from hpo.errors import PlaceError, RunError

@@ -9,7 +9,8 @@ import time
 from cluster import tables
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.inside import Sink
-from cluster.launchers.kubernetes.pods import There, has_started, hopeless, reason_of
+from cluster.launchers.kubernetes.obstacles import hopeless, reason_of
+from cluster.launchers.kubernetes.standing import There, has_started
 from cluster.launchers.kubernetes.templates import Manifest
 from hpo.errors import PlaceError
 

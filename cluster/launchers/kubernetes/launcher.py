@@ -16,10 +16,11 @@ from cluster.launchers.kubernetes import asked
 from cluster.launchers.kubernetes.changes import Changer
 from cluster.launchers.kubernetes.checks import RIGHTS, check_before, examine
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.pods import There
-from cluster.launchers.kubernetes.reading import Reader, list_runs
+from cluster.launchers.kubernetes.listing import list_runs
+from cluster.launchers.kubernetes.reading import Reader
 from cluster.launchers.kubernetes.render import Search, render
 from cluster.launchers.kubernetes.spec import KubernetesSpec
+from cluster.launchers.kubernetes.standing import There
 from cluster.launchers.kubernetes.submission import submit
 from cluster.launchers.kubernetes.templates import Manifest
 from cluster.request import checked, read_here

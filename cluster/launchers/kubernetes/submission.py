@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from cluster.launchers.kubernetes.applied import told_request
 from cluster.launchers.kubernetes.connection import Connection
-from cluster.launchers.kubernetes.pods import There, advice, claim_of, hopeless, refused_pods
+from cluster.launchers.kubernetes.obstacles import advice, hopeless, refused_pods
 from cluster.launchers.kubernetes.render import is_chief
+from cluster.launchers.kubernetes.standing import There, claim_of
 from cluster.launchers.kubernetes.templates import Manifest, templates_of
 from cluster.launchers.kubernetes.viewer import IMAGE
 from hpo.errors import PlaceError, RunError, TuneFleetError

@@ -7,8 +7,9 @@ import time
 import yaml
 
 from cluster.launchers.kubernetes.kustomize import FILES
-from cluster.launchers.kubernetes.pods import Standing, There, advice, claim_of, reason_of
+from cluster.launchers.kubernetes.obstacles import advice, reason_of
 from cluster.launchers.kubernetes.render import INSTANCE, object_name
+from cluster.launchers.kubernetes.standing import Standing, There, claim_of
 from cluster.launchers.kubernetes.templates import Manifest, templates_of
 from hpo.errors import PlaceError, RunError
 

@@ -12,7 +12,7 @@ from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes.changes import Changer
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.inside import RUNS, execute, once_begun
-from cluster.launchers.kubernetes.pods import Standing, There
+from cluster.launchers.kubernetes.standing import Standing, There
 from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.rayjob.render import KIND
 from hpo.errors import PlaceError
