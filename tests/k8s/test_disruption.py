@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.k8s.conftest import Namespace
-from tests.k8s.test_search import open_tensorboard
+from tests.k8s.test_search import open_tensorboard, tensorboard
 from tests.live import wait_until
 
 pytestmark = pytest.mark.k8s
@@ -27,8 +27,11 @@ def test_chief_and_workers_come_back(space: Namespace, unhurried: str) -> None:
     wait_until(lambda: completed(space, "storm") >= 1, "a first trial", 120)
 
     chief = space.pod("storm", "chief")["metadata"]
-    space.kubectl("delete", "pod", chief["name"], "--wait=false")
-    wait_until(lambda: _other(space, "storm", "chief", chief["uid"]), "another chief", 90)
+    with tensorboard(space, space.handle("storm")) as page:
+        wait_until(page, "the page of the first chief's TensorBoard", 90)
+        space.kubectl("delete", "pod", chief["name"], "--wait=false")
+        wait_until(lambda: _other(space, "storm", "chief", chief["uid"]), "another chief", 90)
+        wait_until(page, "the page of the next one's", 90)
 
     worker = space.await_pod("storm", "worker-1")["metadata"]
     eviction = {

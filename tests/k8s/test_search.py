@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -88,6 +90,13 @@ def _listed(space: Namespace) -> list[dict[str, object]]:
 
 def open_tensorboard(space: Namespace, handle: str) -> str:
     """What the page begins with that a browser would see."""
+    with tensorboard(space, handle) as page:
+        return str(wait_until(page, "TensorBoard's page", 90))
+
+
+@contextlib.contextmanager
+def tensorboard(space: Namespace, handle: str) -> Iterator[Callable[[], str]]:
+    """The verb, while it serves: what its page begins with, "" where it does not answer."""
     process = subprocess.Popen(
         [sys.executable, "launch.py", "tensorboard", handle, "--port", "0"],
         cwd=ROOT,
@@ -108,8 +117,7 @@ def open_tensorboard(space: Namespace, handle: str) -> str:
             except OSError:
                 return ""
 
-        found: str = wait_until(page, "TensorBoard's page", 90)
-        return found
+        yield page
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0

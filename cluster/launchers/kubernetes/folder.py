@@ -20,7 +20,7 @@ from cluster.launchers.kubernetes.obstacles import hopeless, obstacle
 from cluster.launchers.kubernetes.render import CHIEF
 from cluster.launchers.kubernetes.standing import Standing, There, part_of, serves_still
 from cluster.launchers.kubernetes.templates import Manifest
-from cluster.launchers.kubernetes.viewer import ensure_viewer
+from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer
 from hpo.errors import PlaceError
 
 _LOOK_S = 1.0
@@ -76,6 +76,25 @@ class RunFolder:
                     print(f"launch.py: {words}", file=sys.stderr, flush=True)
                 told = words
             time.sleep(_FOLLOWED_S)
+
+    def serving(self) -> str:
+        """The name of the pod that has the folder, or of the next chief's; no viewer is made.
+
+        One that came as a run is resumed would keep the chief from the volume. PlaceError where
+        there is no pod.
+        """
+        deadline = time.monotonic() + _BACK_S
+        while True:
+            standing = self._there.look()
+            if pod := standing.serving() or standing.serving(VIEWER):
+                return _names(pod)[0]
+            if not standing.goes_on:
+                raise PlaceError(
+                    f"run {self._id} goes on no more: end this, and ask again for what it left"
+                )
+            if time.monotonic() >= deadline:
+                raise NotYetError(f"run {self._id} has no chief: {self.why_none(standing)}")
+            time.sleep(_LOOK_S)
 
     def do(
         self,

@@ -169,9 +169,10 @@ class Reader:
 
     def tensorboard(self, args: argparse.Namespace) -> int:
         """Leads a port here to the TensorBoard beside the run, until Ctrl-C."""
-        pod = self._folder.pod()
-        name = pod["metadata"]["name"]
-        forward = Forward(self._connection, name, _TENSORBOARD_PORT, args.host, args.port)
+        # Makes a viewer where the run goes on no more.
+        self._folder.pod()
+        beside = self._folder.serving
+        forward = Forward(self._connection, beside, _TENSORBOARD_PORT, args.host, args.port)
         print(f"http://{args.host}:{forward.port}/#hparams\nCtrl-C ends it", flush=True)
         try:
             forward.serve()
