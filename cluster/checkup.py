@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from hpo.engines.base import check_supported, load_engine
 from hpo.errors import UsageError
 from hpo.parameter import Parameter
-from hpo.reachable import unreachable
 from hpo.registry import ENGINES, PRUNERS, SAMPLERS
 from hpo.study import Form, Study
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 def checkup(reading: Reading, path: pathlib.Path) -> dict[str, Any]:
     """The object that ``check --json`` prints; see docs/check.md."""
     study = reading.study
+    space = study.space
     endless = _without_levels(study)
     # A plain function counts its own steps.
     fitted = study.form == Form.KERAS
@@ -31,12 +31,12 @@ def checkup(reading: Reading, path: pathlib.Path) -> dict[str, Any]:
         "direction": study.direction.value,
         "epochs": study.epochs if fitted else None,
         "batch_size": study.batch_size if fitted else None,
-        "space": [_parameter(study, parameter) for parameter in study.space.parameters],
+        "space": [_parameter(study, parameter) for parameter in space.parameters],
         "grid": {
-            "points": None if endless else study.space.grid(study.grid).size,
+            "points": None if endless else space.grid(study.grid).size,
             "without_levels": endless,
         },
-        "inactive": [parameter.name for parameter in unreachable(study.space)],
+        "inactive": [p.name for p in space.parameters if p not in space.reachable],
         "warnings": reading.warnings,
         "supported": supported(),
     }
@@ -62,7 +62,7 @@ def _is_supported(engine: str, sampler: str, pruner: str) -> bool:
 
 
 def _without_levels(study: Study) -> list[str]:
-    endless = (p.name for p in study.space.parameters if _levels(study, p) is None)
+    endless = (p.name for p in study.space.reachable if _levels(study, p) is None)
     return list(dict.fromkeys(endless))
 
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from hpo.parameter import Condition, Parameter
-from hpo.space import SearchSpace
 from hpo.trial import Value
 
 _Needs = Mapping[str, tuple[Value, ...]]
 
 
-def unreachable(space: SearchSpace) -> list[Parameter]:
-    """The parameters that are inactive at every point, because their conditions never hold."""
-    return [p for p in space.parameters if not _possible(space, {}, p.conditions)]
+def reachable(space: Sequence[Parameter]) -> tuple[Parameter, ...]:
+    """Those parameters of a space whose conditions can hold; the others are never active."""
+    return tuple(p for p in space if _possible(space, {}, p.conditions))
 
 
-def _possible(space: SearchSpace, needs: _Needs, conditions: Iterable[Condition]) -> bool:
+def _possible(space: Sequence[Parameter], needs: _Needs, conditions: Iterable[Condition]) -> bool:
     """Whether the ``conditions`` can hold together where ``needs`` hold already.
 
     ``needs`` are the values left to each parent that was looked at. A parent needs its own
     conditions in turn, and of several parents with one name any will do.
     """
-    first, *rest = [*conditions, None]
+    first, *rest = [*(c for c in conditions if not _holds(needs, c)), None]
     if first is None:
         return True
-    for parent in space.parameters:
+    for parent in space:
         if parent.name != first.name:
             continue
         allowed = needs.get(first.name, first.values)
@@ -34,6 +33,12 @@ def _possible(space: SearchSpace, needs: _Needs, conditions: Iterable[Condition]
         if values and _possible(space, {**needs, first.name: values}, open_conditions):
             return True
     return False
+
+
+def _holds(needs: _Needs, condition: Condition) -> bool:
+    """Whether every value that is left to the condition's parent meets it."""
+    left = needs.get(condition.name, ())
+    return bool(left) and all(value in condition.values for value in left)
 
 
 def _takes(parent: Parameter, value: Value) -> bool:

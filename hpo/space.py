@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 from hpo.errors import SpaceError
 from hpo.parameter import Condition, Kind, Parameter
+from hpo.reachable import reachable
 from hpo.trial import Params, Value
 
 
@@ -41,6 +43,11 @@ class SearchSpace:
     def tunable(self) -> tuple[Parameter, ...]:
         """The parameters that a search can vary."""
         return tuple(p for p in self.parameters if p.kind is not Kind.FIXED)
+
+    @functools.cached_property
+    def reachable(self) -> tuple[Parameter, ...]:
+        """The parameters that some point activates; the others take no part in a search."""
+        return reachable(self.parameters)
 
     def draw(self, choose: Callable[[Parameter], Value]) -> Params:
         """A point: ``choose`` is asked, in order, for the value of each active parameter."""
@@ -82,7 +89,7 @@ class SearchSpace:
     @property
     def size(self) -> int | None:
         """How many distinct points there are; None where a float has no step."""
-        if any(p.count is None for p in self.parameters):
+        if any(p.count is None for p in self.reachable):
             return None
         return self.grid().size
 
@@ -109,8 +116,8 @@ class Grid:
     """
 
     def __init__(self, space: SearchSpace, levels: Mapping[str, Sequence[Value]]) -> None:
-        self._parameters = space.parameters
-        self._levels = [_levels_of(p, levels.get(p.name)) for p in space.parameters]
+        self._parameters = space.reachable
+        self._levels = [_levels_of(p, levels.get(p.name)) for p in self._parameters]
         unknown = sorted(set(levels) - {p.name for p in space.parameters})
         if unknown:
             raise SpaceError(f"GRID names {unknown[0]!r}, which is not in the space")

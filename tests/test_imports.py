@@ -21,7 +21,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # `hpo`, or for all of a package.
 LAYERS: list[set[str]] = [
     {"errors", "env", "registry", "trial", "parameter", "space", "protocol", "lock", "child"}
-    | {"crew", "address", "token_file", "tls", "file_system", "packages", "json_numbers"},
+    | {
+        "reachable",
+        "crew",
+        "address",
+        "token_file",
+        "tls",
+        "file_system",
+        "packages",
+        "json_numbers",
+    },
     {
         "keras_tuner_parts",
         "hyperparameters",
@@ -31,7 +40,6 @@ LAYERS: list[set[str]] = [
         "inputs",
         "leases",
         "weights",
-        "reachable",
     }
     | {
         "memory",

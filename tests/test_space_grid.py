@@ -56,6 +56,35 @@ def test_every_sample_of_a_finite_space_is_on_its_grid(
     assert {spaces.frozen(space.sample(rng)) for _ in range(20)} <= on_grid
 
 
+def test_what_no_point_activates_has_no_part_in_the_grid() -> None:
+    never = Parameter("x", Kind.FLOAT, 0.0, low=0.0, high=1.0, conditions=(Condition("n", (3,)),))
+    space = SearchSpace([dataclasses.replace(an_int(1, 2, 1), name="n"), never])
+    assert list(space.grid()) == [{"n": 1}, {"n": 2}]
+    assert space.size == 2 and space.reachable == space.parameters[:1]
+    with pytest.raises(SpaceError, match="'y', which is not in the space"):
+        space.grid({"y": [0.5]})
+
+
+some_conditions = st.lists(
+    st.tuples(st.integers(0, 4), st.sets(st.integers(1, 4), min_size=1, max_size=2)), max_size=3
+)
+
+
+@few
+@given(drawn=st.lists(some_conditions, min_size=1, max_size=5))
+def test_a_parameter_is_reachable_where_some_point_has_it(
+    drawn: list[list[tuple[int, set[int]]]],
+) -> None:
+    made: list[Parameter] = []
+    for number, rows in enumerate(drawn):
+        parents = ((f"n{place}", tuple(sorted(values))) for place, values in rows if place < number)
+        conditions = tuple(Condition(*parent) for parent in parents)
+        made.append(dataclasses.replace(an_int(1, 3, 1), name=f"n{number}", conditions=conditions))
+    space = SearchSpace(made)
+    active = {name for point in spaces.brute_force(space) for name in point}
+    assert {parameter.name for parameter in space.reachable} == active
+
+
 @pytest.mark.parametrize(
     "parameter",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import re
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from tests.k8s.conftest import SMALL, Namespace
 from tests.live import ROOT, STUDIES, wait_until
+from tests.test_kubernetes_files import FILES
 
 pytestmark = pytest.mark.k8s
 
@@ -81,8 +83,6 @@ def test_a_benchmark_of_searches_there(space: Namespace, tmp_path: pathlib.Path)
 
 
 def _listed(space: Namespace) -> list[dict[str, object]]:
-    import json
-
     text = space.launch("list", "--on", "k8s", "--namespace", space.name, "--json").stdout
     found: list[dict[str, object]] = json.loads(text)
     return found
@@ -132,6 +132,38 @@ def test_a_published_study_on_pods_with_gpus(space: Namespace) -> None:
     assert row["device"] == "gpu:0"
     worker = space.get("pods", "-l", "app.kubernetes.io/component=worker")["items"][0]
     assert worker["spec"]["nodeName"] == "one"
+
+
+def test_a_search_that_kubectl_applies_suspends_and_lets_go(space: Namespace) -> None:
+    secret = [sys.executable, "-m", "cluster.secret", "demo"]
+    made = subprocess.run(secret, cwd=ROOT, check=True, capture_output=True, text=True)
+    space.kubectl("apply", "-f", "-", said=made.stdout)
+    space.kubectl("apply", "-k", str(FILES / "overlays" / "local"))
+    handle = space.handle("demo")
+    space.await_pod("demo", "chief")
+    wait_until(lambda: _completed(space, "demo"), "a first trial", 120)
+
+    _suspend(space, "demo", True)
+    wait_until(lambda: not space.pod("demo", "chief"), "no chief", 90)
+    before = space.read("status", "demo")
+    assert before["state"] == "STOPPED" and before["trials"]["running"] == 0
+    # Which has the volume meanwhile.
+    space.kubectl("delete", "pod", "tunefleet-demo-viewer")
+    _suspend(space, "demo", False)
+    space.await_end("demo")
+    rows = space.check_trials("demo", before["trials"]["wanted"])
+    assert space.read("best", "demo")["value"] == max(row["value"] for row in rows)
+    assert space.launch("watch", handle).returncode == 0
+
+
+def _completed(space: Namespace, run_id: str) -> bool:
+    return any(row["state"] == "COMPLETED" for row in space.read("trials", run_id))
+
+
+def _suspend(space: Namespace, run_id: str, suspended: bool) -> None:
+    changes = json.dumps({"spec": {"suspend": suspended}})
+    for part in ("chief", "worker"):
+        space.kubectl("patch", "job", f"tunefleet-{run_id}-{part}", "-p", changes)
 
 
 def test_two_studies_in_one_namespace_never_meet(space: Namespace, unhurried: str) -> None:
