@@ -4,6 +4,7 @@
 import sys
 
 from cluster.cli import main
+from hpo.leaving import leave
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ from hpo import env
 from hpo.child import end_own_group
 from hpo.engines.base import Engine, load_engine
 from hpo.errors import TuneFleetError, UsageError
+from hpo.leaving import leave
 from hpo.run import Run
 
 _DEFECT = 70
@@ -105,4 +106,4 @@ def main(engine_name: str, what: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    leave(main(*sys.argv[1:]))

@@ -136,6 +136,27 @@ def test_stop_reaches_a_run_whose_chief_does_not_serve_yet(start: Start) -> None
     assert (again.returncode, again.stdout) == (0, "run slow is not running\n")
 
 
+def test_a_search_ends_while_its_sampler_still_thinks(start: Start) -> None:
+    """A model of thousands of points takes minutes for one: nobody waits for it to leave."""
+    run = start("r", *SLOW, "--id", "r", "--trials", "30", "--sampler", "kt-random")
+    run.busy_worker()
+    host = next(pid for pid in run.processes() if b"keras_tuner.host" in _command(pid))
+    os.kill(host, signal.SIGSTOP)
+    wait_until(lambda: (run.status() or {})["trials"]["running"] == 0, "nothing is left to run")
+    stopped = launch("stop", "r", "--runs", str(run.runs))
+    assert stopped.returncode == 0, stopped.stderr
+    assert run.wait(timeout=30)[0] == 75
+    assert run.processes() == []
+    assert (run.status() or {})["state"] == "STOPPED"
+    again = launch("resume", "r", "--runs", str(run.runs))
+    assert again.returncode == 0, again.stderr
+    assert len(points(completed_once(run))) == 30
+
+
+def _command(pid: int) -> bytes:
+    return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def test_a_paused_worker_learns_that_its_trial_was_given_away(start: Start) -> None:
     run = slow(start, trials=6, lease="2")
     worker = run.busy_worker()

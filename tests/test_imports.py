@@ -21,16 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # `hpo`, or for all of a package.
 LAYERS: list[set[str]] = [
     {"errors", "env", "registry", "trial", "parameter", "space", "protocol", "lock", "child"}
-    | {
-        "reachable",
-        "crew",
-        "address",
-        "token_file",
-        "tls",
-        "file_system",
-        "packages",
-        "json_numbers",
-    },
+    | {"crew", "address", "token_file", "tls", "file_system", "packages", "json_numbers"}
+    | {"reachable", "leaving"},
     {
         "keras_tuner_parts",
         "hyperparameters",

@@ -213,16 +213,37 @@ def test_name_in_two_branches_is_refused_by_name(name: str) -> None:
     SAMPLERS.load("kt-random").check(spaces.a_study(space))
 
 
-def test_child_ends_with_the_process_that_asked() -> None:
-    script = (
-        "import dataclasses\n"
-        "from tests.test_keras_tuner_samplers import *\n"
-        "Search('kt-random', STUDY).ask()\n"
-        "listed = subprocess.run(['pgrep', '-P', str(os.getpid()), '-f', 'keras_tuner.host'],"
-        " capture_output=True, text=True)\n"
-        "print(listed.stdout.strip(), flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    pid = int(done.stdout)
-    live.wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists(), "its child is gone")
+ENDS = """
+import random, threading, time
+from hpo.samplers.base import Outcome
+from hpo.trial import TrialState
+from tests.test_keras_tuner_samplers import *
+wide = SearchSpace([Parameter(f"x{i}", Kind.FLOAT, 0.0, low=0.0, high=1.0) for i in range(6)])
+search, rng = Search(sys.argv[1], spaces.a_study(wide)), random.Random(0)
+points = [wide.sample(rng) for _ in range(int(sys.argv[2]))]
+search.sampler.learn([Outcome(p, TrialState.COMPLETED, p["x0"]) for p in points])
+asking = threading.Thread(target=search.ask, daemon=True)
+asking.start()
+asking.join(float(sys.argv[3]))
+listed = subprocess.run(
+    ["pgrep", "-P", str(os.getpid()), "-f", "keras_tuner.host"], capture_output=True, text=True
+)
+print(asking.is_alive(), listed.stdout.strip(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "after_s"),
+    [
+        pytest.param("kt-random", 0, 120.0, id="idle"),
+        # It thinks for a minute or so.
+        pytest.param("kt-bayesian", 2000, 8.0, id="in thought"),
+    ],
+)
+def test_child_ends_with_the_process_that_asked(name: str, known: int, after_s: float) -> None:
+    command = [sys.executable, "-c", ENDS, name, str(known), str(after_s)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    thinks, pid = done.stdout.split()
+    assert thinks == str(known > 0)
+    live.wait_until(lambda: not pathlib.Path(f"/proc/{pid}").exists(), "its child is gone", 10)

@@ -26,6 +26,7 @@ from hpo.coordinator import Coordinator
 from hpo.errors import PlaceError, TuneFleetError
 from hpo.fleet.projection import TENSORBOARD, Kind, Projection
 from hpo.fleet.scribe import Scribe
+from hpo.leaving import SAMPLER
 from hpo.ledger import SPENT, LedgerWriter
 from hpo.protocol import (
     AskSampler,
@@ -81,7 +82,7 @@ class Chief:
         records = [attempt.record for attempt in attempts]
         self._sampler = run.sampler()
         self._sampler.restore(_last_attempts(records))
-        self._thinking = concurrent.futures.ThreadPoolExecutor(1, "sampler")
+        self._thinking = concurrent.futures.ThreadPoolExecutor(1, SAMPLER)
         self._projections = [Projection(kind, run, records) for kind in projections]
         self._scribe = Scribe(self.ledger, self.clock, self._show, self.fail)
         # Those who wait for a trial, in the order in which they came.
@@ -209,8 +210,12 @@ class Chief:
         return status
 
     def close(self) -> None:
-        """Gives up the run; what is queued is written first."""
-        self._thinking.shutdown()
+        """Gives up the run; what is queued is written first.
+
+        A sampler that still thinks, for minutes maybe, is left to :mod:`hpo.leaving`; what it has
+        yet to be told is in the ledger.
+        """
+        self._thinking.shutdown(wait=False, cancel_futures=True)
         for projection in self._projections:
             projection.close()
         if self._failure is None:

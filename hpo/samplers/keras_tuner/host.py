@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import traceback
 import warnings
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import numpy as np
@@ -255,9 +258,23 @@ def _handle(sessions: dict[int, Hosted], request: dict[str, Any]) -> dict[str, A
     return hosted.ask(request["trial_id"])
 
 
+def _lines(source: TextIO) -> Iterator[str]:
+    """The lines of ``source``; its end ends this process, whatever an oracle is at."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in source:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
+
+
 def _serve(requests: TextIO, answers: TextIO) -> None:
     sessions: dict[int, Hosted] = {}
-    for line in requests:
+    for line in _lines(requests):
         try:
             reply = _handle(sessions, json.loads(line))
         except Exception as error:
@@ -276,7 +293,6 @@ def main() -> None:
     # What the oracles print must not end up between the answers.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _serve(sys.stdin, answers)
-    os._exit(0)
 
 
 if __name__ == "__main__":
