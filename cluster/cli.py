@@ -105,6 +105,7 @@ def _resume(parser: Parser) -> None:
     _one_run(parser)
     parser.add_argument("--trials", metavar="+N", help="so many more points than before")
     options.limits(parser)
+    options.kept(parser)
     options.place(parser)
 
 
@@ -112,6 +113,7 @@ def _retry(parser: Parser) -> None:
     _one_run(parser)
     parser.add_argument("--failed", action="store_true", help="those that failed")
     options.limits(parser)
+    options.kept(parser)
     options.place(parser)
 
 

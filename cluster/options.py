@@ -230,6 +230,17 @@ def limits(parser: Parser) -> None:
     add("--same-error", type=some, metavar="N", help="end when so many trials fail alike (3)")
 
 
+def kept(parser: Parser) -> None:
+    """Settings that decide no results: of a run that goes on they may be other."""
+    parser.add_argument(
+        "--set",
+        type=settings.parse_kept,
+        action="append",
+        metavar="KEY=VALUE",
+        help=f"of its settings {' and '.join(settings.kept())}",
+    )
+
+
 def workers(parser: Parser, required: bool = False) -> None:
     """How many workers there are."""
     parser.add_argument(
@@ -309,11 +320,6 @@ def pods(parser: Parser) -> None:
     add("--spot", action="store_true", help="workers prefer nodes that may be taken away")
     add("--store", metavar="URI", help="a copy of the run in an object store, such as s3://B/P")
     add("--monitoring", action="store_true", help="figures for Prometheus, by its operator")
-
-
-def limit_names() -> list[str]:
-    """The options of :func:`limits`, as they are typed."""
-    return [f"--{name.replace('_', '-')}" for name in LIMITS]
 
 
 def size_again(args: argparse.Namespace) -> list[str]:

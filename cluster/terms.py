@@ -11,11 +11,12 @@ import pathlib
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cluster import options
 from cluster.request import limits_of
+from hpo import settings
 from hpo.attempts import retried
 from hpo.errors import RunError, TuneFleetError, UsageError
 from hpo.ledger import LedgerWriter
@@ -29,8 +30,12 @@ def with_trials(found: Run, text: str) -> Run:
     if not re.fullmatch(r"\+?[0-9]{1,9}", text):
         raise UsageError(f"--trials {text!r}: give +N for so many more, or N for so many in all")
     check_not_live(found)
-    number = int(text)
-    wanted = found.wanted + number if text.startswith("+") else max(found.wanted, number)
+    wanted = found.wanted + int(text) if text.startswith("+") else int(text)
+    if wanted < found.wanted:
+        raise UsageError(
+            f"--trials {text}: run {found.id} is to have {found.wanted}: give +N for N more, or as "
+            "many in all as there are to be"
+        )
     wanted = SAMPLERS.load(found.request.sampler).wanted(found.study, wanted)
     return with_meta(found, {"wanted": wanted})
 
@@ -45,6 +50,15 @@ def with_meta(found: Run, meta: dict[str, Any]) -> Run:
 def with_limits(found: Run, limits: dict[str, float]) -> Run:
     """The run with these limits besides those that it has."""
     return with_meta(found, {"limits": {**found.limits, **limits}}) if limits else found
+
+
+def with_settings(found: Run, typed: Iterable[tuple[str, str]] | None) -> Run:
+    """The run with those settings besides that decide no results."""
+    new = settings.together(typed, decides_results=False)
+    if new.items() <= found.settings.items():
+        return found
+    own = {k: v for k, v in found.settings.items() if k not in found.request.settings}
+    return with_meta(found, {"settings": own | new})
 
 
 def queue_failed(found: Run) -> None:

@@ -61,6 +61,8 @@ def _parameter(class_name: str, config: Mapping[str, Any]) -> Parameter:
         Condition(c["config"]["name"], tuple(c["config"]["values"])) for c in config["conditions"]
     )
     name = config["name"]
+    for value in (*config.get("values", ()), config.get("value"), config.get("default")):
+        _check_number(name, value)
     if kind is Kind.FIXED:
         return Parameter(name, kind, config["value"], conditions)
     if kind is Kind.BOOLEAN:
@@ -71,11 +73,19 @@ def _parameter(class_name: str, config: Mapping[str, Any]) -> Parameter:
             name, kind, config["default"], conditions, values=values, ordered=config["ordered"]
         )
     low, high, step = config["min_value"], config["max_value"], config["step"]
-    if not all(math.isfinite(end) for end in (low, high)):
-        raise SpaceError(f"{name!r} runs from {low} to {high}: give finite ends")
+    for end in (low, high):
+        _check_number(name, end)
     if step is not None and step <= 0:
         raise SpaceError(f"{name!r} has step {step}: give a positive step")
     return Parameter(name, kind, config["default"], conditions, low, high, step, config["sampling"])
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Raises SpaceError for a number that JSON, KerasTuner's messages or the ledger lack."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpaceError(f"{name!r} has {value} among its values: give finite numbers")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise SpaceError(f"{name!r} has {value} among its values: give integers of 64 bits")
 
 
 def _parameter_config(parameter: Parameter) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from typing import Any
 
 from hpo.errors import UsageError
 
+# So many names are read at a glance.
+_MANY = 24
+
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """A clause that names what is near ``name``, or else all that is known."""
@@ -20,7 +23,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(names)}" if names else "there are none"
+    if not names:
+        return "there are none"
+    rest = f" and {len(names) - _MANY} others" if len(names) > _MANY else ""
+    return f"known: {', '.join(names[:_MANY])}{rest}"
 
 
 class Registry:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Callable, Iterable
 
 from hpo import precision
@@ -37,12 +39,25 @@ OPTUNA_STORAGE = "optuna_storage"
 RANDOM_ORDER = "random"
 
 
+# A database in a file: its name stands behind the third slash.
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?://)(?:/([^?]*))?(.*)", re.DOTALL)
+
+
 def _storage_url(value: str) -> str:
-    """``value`` itself where it can be an Optuna storage; raises UsageError."""
+    """``value`` where it can be an Optuna storage, a file's path in full; raises UsageError."""
     if "://" not in value:
         raise UsageError(
             f"--set {OPTUNA_STORAGE}={value}: give a URL such as sqlite:///searches.db"
         )
+    if found := _SQLITE.fullmatch(value):
+        scheme, file, rest = found.groups()
+        if file in (None, "", ":memory:"):
+            raise UsageError(
+                f"--set {OPTUNA_STORAGE}={value} is gone with the chief: name a file, as in "
+                "sqlite:///searches.db"
+            )
+        # The run may go on from another folder.
+        return f"{scheme}/{os.path.abspath(file)}{rest}"
     return value
 
 
@@ -107,6 +122,22 @@ def parse(text: str) -> tuple[str, str]:
     if not equals:
         raise UsageError(f"--set {text}: give a value, {key}={SETTINGS[key].values}")
     return key, SETTINGS[key].parse(value)
+
+
+def kept() -> list[str]:
+    """The keys that decide no results: a run that goes on may have other values of them."""
+    return [key for key, setting in SETTINGS.items() if not setting.decides_results]
+
+
+def parse_kept(text: str) -> tuple[str, str]:
+    """The same for a run that goes on."""
+    key, value = parse(text)
+    if SETTINGS[key].decides_results:
+        raise UsageError(
+            f"--set {text} makes another search: `run` it under another --id; of a run that "
+            f"goes on {' and '.join(kept())} may be other"
+        )
+    return key, value
 
 
 def together(pairs: Iterable[tuple[str, str]] | None, decides_results: bool) -> Settings:

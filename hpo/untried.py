@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
 from hpo.space import SearchSpace
@@ -10,6 +9,8 @@ from hpo.trial import Params
 
 # So many refused draws in a row mean that what they are drawn from is nearly used up.
 _DRAWS = 1000
+# And so many of an endless one that nearly all that is left of it is never drawn.
+_ENDLESS_DRAWS = 1_000_000
 
 
 def _key(params: Params) -> tuple[tuple[str, object], ...]:
@@ -40,14 +41,15 @@ class Untried:
         """``params`` was not tried after all."""
         self._used.discard(_key(params))
 
-    def draw(self, rng: random.Random) -> Params:
-        """A random point that was not tried, of which some must be left."""
-        draws = itertools.count() if self._size is None else range(_DRAWS)
-        for _ in draws:
+    def draw(self, rng: random.Random) -> Params | None:
+        """A random point that was not tried; None where none is left that is ever drawn."""
+        if self.none_left:
+            return None
+        for _ in range(_ENDLESS_DRAWS if self._size is None else _DRAWS):
             params = self._space.sample(rng)
             if params in self:
                 return params
-        return self._evenly(rng)
+        return None if self._size is None else self._evenly(rng)
 
     def _evenly(self, rng: random.Random) -> Params:
         """A point that is left of a finite space, of which the likely ones are used up."""

@@ -89,6 +89,9 @@ def test_what_was_typed(tmp_path: pathlib.Path, arguments: tuple[str, ...], said
         (HEAD + "def evaluate(hp, report): report(1, {})\n", "no hyperparameter"),
         (HEAD + "def evaluate(hp, report): hp.Int('n', 5, 2)\n", "min_value 5 is greater"),
         (HEAD + "def evaluate(hp, report): hp.Choice('n', [None])\n", "can contain only"),
+        (HEAD + "def evaluate(hp, report): hp.Choice('n', [1.5, float('nan')])\n", "'n' has nan"),
+        (HEAD + "def evaluate(hp, report): hp.Int('n', -(10**20), 1)\n", "integers of 64 bits"),
+        (HEAD + "def evaluate(hp, report): hp.Fixed('n', 2**63)\n", "integers of 64 bits"),
         (
             "OBJECTIVE = 'wobble'\ndef evaluate(hp, report): hp.Int('n', 1, 2); report(1, {})\n",
             "set DIRECTION",
@@ -149,6 +152,7 @@ def test_a_float_without_a_step_cannot_be_a_grid(tmp_path: pathlib.Path) -> None
     ("text", "said"),
     [
         ("[", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "give a list of points"),
         ("[3]", "give a list of points"),
         ('{"kind": "c", "rate": 0.5}', "point 1: 'kind' = 'c' is outside the space"),

@@ -156,6 +156,12 @@ def test_grid_ends_with_every_point_and_says_how_many() -> None:
     assert search.points[0] == SPACE.defaults()
 
 
+def test_grid_refuses_a_value_that_is_listed_twice() -> None:
+    space = SearchSpace([Parameter("kind", Kind.CHOICE, "a", values=("a", "a", "b"))])
+    with pytest.raises(SpaceError, match="'kind' lists a value twice"):
+        SAMPLERS.load("kt-grid").check(spaces.a_study(space))
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3, 9, 10, 30])
 def test_hyperband_says_how_many_trials_it_makes(epochs: int) -> None:
     rate = Parameter("rate", Kind.FLOAT, 0.0, low=0.0, high=1.0)

@@ -92,6 +92,13 @@ def test_rays_grid_refuses_by_name_what_it_cannot_express() -> None:
         refuse(spaces.a_study(SearchSpace([rate])))
 
 
+@pytest.mark.parametrize("name", ["ray:grid", "optuna:grid", "grid"])
+def test_a_value_that_is_listed_twice_is_tried_once(name: str) -> None:
+    space = SearchSpace([Parameter("kind", Kind.CHOICE, "a", values=("a", "a", "b"))])
+    found = Search(name, spaces.a_study(space)).run(9, running=2)
+    assert sorted(str(point["kind"]) for point in found) == ["a", "b"]
+
+
 def test_rays_optuna_learns() -> None:
     """It proposes what a TPE does that is told the same: late points are better than early ones."""
     space = SearchSpace([Parameter(x, Kind.FLOAT, 0.0, low=0.0, high=1.0) for x in ("x", "y")])

@@ -70,6 +70,7 @@ def test_a_point_of_ours_is_one_that_optuna_takes(space: SearchSpace, seed: int)
     ("fields", "expected"),
     [
         ({"low": 6, "high": 13, "step": 3}, IntDistribution(6, 12, step=3)),
+        ({"low": 0, "high": 2**62, "step": 1000}, IntDistribution(0, 2**62 // 1000)),
         ({"low": 1, "high": 64, "sampling": "log"}, IntDistribution(1, 64, log=True)),
         ({"low": 1, "high": 64, "step": 2, "sampling": "log"}, IntDistribution(0, 6)),
         ({"low": 1, "high": 64, "sampling": "reverse_log"}, FloatDistribution(0, 1)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hpo import settings
 from hpo.errors import UsageError
 from hpo.optuna_mirror import JOURNAL, OptunaMirror, check_storage, mirror
 from hpo.run import Run
@@ -147,12 +150,44 @@ def test_a_storage_of_ones_own_holds_the_study(tmp_path: pathlib.Path) -> None:
         agrees(trials_in(url, name), read(tmp_path, run_id, "trials"))
 
 
+def test_a_search_goes_on_with_another_storage(tmp_path: pathlib.Path) -> None:
+    gone, other = tmp_path / "gone", tmp_path / "other"
+    gone.mkdir()
+    other.mkdir()
+    where = ("r", "--runs", str(tmp_path))
+    storage = ("--set", f"optuna_storage=sqlite:///{gone}/s.db")
+    command = ("run", str(STUDIES / "curves.py"), "--engine", "optuna", "--trials", "3", "--id")
+    assert launch(*command, *where, *storage).returncode == 0
+    shutil.rmtree(gone)
+    refused = launch("resume", *where, "--trials", "+2")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "or give another: --set optuna_storage=URL" in refused.stderr
+    assert read(tmp_path, "r")["trials"]["wanted"] == 3
+
+    # Seen from there, and gone on with from here.
+    with contextlib.chdir(other):
+        kind, url = settings.parse("optuna_storage=sqlite:///s.db")
+    assert url == f"sqlite:///{other}/s.db"
+    done = launch("resume", *where, "--trials", "+2", "--set", f"{kind}={url}")
+    assert done.returncode == 0, done.stderr
+    rows = read(tmp_path, "r", "trials")
+    assert len(rows) == 5
+    agrees(trials_in(url, f"r-{Run(tmp_path / 'r').created_at:.0f}"), rows)
+    # It stays so.
+    again = launch("resume", *where)
+    assert again.returncode == 0, again.stderr
+    changed = launch("resume", *where, "--set", "grid_order=random")
+    assert changed.returncode == 2 and "makes another search" in changed.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--host", "0.0.0.0"), "--host 0.0.0.0 is open to others"),
         (("--insecure",), "--insecure"),
         (("--set", "optuna_storage=searches.db"), "give a URL such as sqlite:///"),
+        (("--set", "optuna_storage=sqlite://"), "gone with the chief: name a file"),
+        (("--set", "optuna_storage=sqlite:///:memory:"), "gone with the chief: name a file"),
         (("--set", "optuna_storage=sqlite:////no/such/folder/a.db"), "cannot be used"),
         (("--set", "optuna_storage=mysql+pymysql://me:secret@127.0.0.1:1/x"), "Can't connect"),
         (("--set", "optuna_storage=postgresql://me:secret@127.0.0.1/x"), "package 'psycopg"),
@@ -190,6 +225,6 @@ def test_roles_by_hand_are_refused(tmp_path: pathlib.Path, role: str) -> None:
 
 
 def test_another_engine_takes_no_storage(tmp_path: pathlib.Path) -> None:
-    options = ("--set", "optuna_storage=sqlite://", "--runs", str(tmp_path))
+    options = ("--set", "optuna_storage=sqlite:///x.db", "--runs", str(tmp_path))
     done = launch("run", SLOW, *options)
     assert done.returncode == 2 and "take --engine optuna" in done.stderr

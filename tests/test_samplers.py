@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 import re
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from hpo.errors import SpaceError
 from hpo.parameter import Condition, Kind, Parameter
 from hpo.registry import SAMPLERS
 from hpo.samplers.base import DEFAULT_TRIALS, Exhausted, Proposal, Sampler, seed_of
+from hpo.samplers.start import in_space, read_points
 from hpo.space import SearchSpace
 from hpo.study import Study
 from hpo.trial import Params, TrialRecord, TrialState
@@ -260,6 +262,23 @@ def test_random_finds_what_lies_behind_many_conditions(last: Parameter, size: in
     for seed in range(8):
         points = Search("random", spaces.a_study(space), seed).run(11)
         assert len({spaces.frozen(point) for point in points}) == 11
+
+
+def test_a_given_whole_number_is_a_float_where_the_space_has_one(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "points.json"
+    path.write_text('[{"x": 1, "n": 2}, {"x": 1.0, "n": 2}, {"x": 0.5, "n": 2}]')
+    floats = Parameter("x", Kind.FLOAT, 0.0, low=0.0, high=1.0)
+    space = SearchSpace([floats, Parameter("n", Kind.INT, low=1, high=3, step=1)])
+    found = in_space(path, read_points(path), space)
+    assert json.dumps(found) == '[{"x": 1.0, "n": 2}, {"x": 0.5, "n": 2}]'
+
+
+@pytest.mark.parametrize("name", ["random", "qmc", "tpe"])
+def test_floats_with_hardly_room_between_their_ends_are_used_up(name: str) -> None:
+    high = math.nextafter(1.0, 2.0)
+    space = SearchSpace([Parameter("x", Kind.FLOAT, 1.0, low=1.0, high=high)])
+    found = Search(name, spaces.a_study(space)).run(5)
+    assert sorted(float(point["x"]) for point in found) == [1.0, high]
 
 
 def test_a_trials_own_seed_depends_on_the_run_and_the_trial_alone() -> None:

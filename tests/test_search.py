@@ -104,7 +104,7 @@ def test_a_sampler_that_ends_early_is_done(tmp_path: pathlib.Path) -> None:
 
 def test_given_points_come_first_and_are_not_repeated(tmp_path: pathlib.Path) -> None:
     given = [{"kind": "a", "rate": 0.5}, {"rate": 0.25, "extra": 2, "kind": "b"}]
-    (tmp_path / "points.json").write_text(json.dumps(given))
+    (tmp_path / "points.json").write_text(json.dumps([*given, given[0]]))
     options = (GRID, "--trials", "5", "--seed", "4", "--start", str(tmp_path / "points.json"))
     rows = run(tmp_path, "begun", *options)
     assert [row["params"] for row in rows[:2]] == given
@@ -227,6 +227,22 @@ def test_resume_with_more_trials(tmp_path: pathlib.Path) -> None:
     rows = trials(tmp_path, "more")
     assert len(rows) == 5
     assert rows[:2] == first
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("--trials", "+3", "--gpus-per-worker", "64"), "needs 128 GPUs"),
+        (("--trials", "1"), "run more is to have 2: give +N"),
+    ],
+)
+def test_a_resume_that_is_refused_changes_nothing(
+    tmp_path: pathlib.Path, typed: tuple[str, ...], said: str
+) -> None:
+    run(tmp_path, "more", FUNCTION, "--trials", "2", "--seed", "1")
+    refused = launch("resume", "more", *typed, "--runs", str(tmp_path))
+    assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+    assert read(tmp_path, "more", "status")["trials"]["wanted"] == 2
 
 
 def test_an_edited_study_goes_on_as_it_was(

@@ -18,7 +18,7 @@ from cluster.launchers import local
 from cluster.plan import JobPlan, plan, waiting_worker
 from cluster.request import checked, limits_of, request_of
 from cluster.spec import DEFAULT_WORKERS, ClusterSpec
-from cluster.terms import queue_failed, set_meta, with_limits, with_trials
+from cluster.terms import queue_failed, set_meta, with_limits, with_settings, with_trials
 from hpo import address, env, precision, settings, tls, token_file
 from hpo.child import understood
 from hpo.crew import Crew
@@ -37,6 +37,7 @@ from hpo.run import (
     open_run,
 )
 from hpo.schedule import EVERY_TWO_MINUTES
+from hpo.status import is_live
 from hpo.study import Study, find_study
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
     if not role:
         _check_precision(request.settings, spec)
     if found:
+        if not is_live(found):
+            _check_kept(found, args)
+        found = with_settings(found, args.set)
         return _lead_or_search(found, role, spec, args.debug, local.Reserve([]))
     devices = _devices(spec, request.engine)
     # More than one a core would only slow the reading of the study down.
@@ -88,13 +92,10 @@ def run(args: argparse.Namespace) -> int:
 def resume(args: argparse.Namespace) -> int:
     """Goes on with a run that was interrupted, or with more trials than it had."""
     found = open_run(args.runs, args.run)
-    _check_place_of(found, args)
+    spec = _check_going_on(found, args)
     if args.trials is not None:
         found = with_trials(found, args.trials)
-    found = with_limits(found, limits_of(args))
-    spec = ClusterSpec.from_options(args, workers=found.workers)
-    _check_precision(found.settings, spec)
-    return _search(found, spec, args.debug, local.Reserve([]))
+    return _go_on(found, args, spec)
 
 
 def retry(args: argparse.Namespace) -> int:
@@ -102,20 +103,36 @@ def retry(args: argparse.Namespace) -> int:
     found = open_run(args.runs, args.run)
     if not args.failed:
         raise UsageError("retry which trials? --failed runs those again that failed")
-    spec = ClusterSpec.from_options(args, workers=found.workers)
-    _check_place_of(found, args)
-    _check_precision(found.settings, spec)
-    _devices(spec, found.request.engine)
+    spec = _check_going_on(found, args)
     queue_failed(found)
-    found = with_limits(found, limits_of(args))
+    return _go_on(found, args, spec)
+
+
+def _go_on(found: Run, args: argparse.Namespace, spec: ClusterSpec) -> int:
+    """Searches on, under the terms that were typed."""
+    found = with_settings(with_limits(found, limits_of(args)), args.set)
     return _search(found, spec, args.debug, local.Reserve([]))
 
 
-def _check_place_of(found: Run, args: argparse.Namespace) -> None:
-    """The same for a run that goes on; its storage too may have gone since."""
-    engine = load_engine(found.request.engine)
-    _check_place(engine, args.host, args.insecure)
-    _check_storage(engine, found.settings)
+def _check_going_on(found: Run, args: argparse.Namespace) -> ClusterSpec:
+    """How a run is to go on. UsageError, before anything is noted, where it cannot here."""
+    spec = ClusterSpec.from_options(args, workers=found.workers)
+    _check_place(load_engine(found.request.engine), args.host, args.insecure)
+    _check_kept(found, args)
+    _check_precision(found.settings, spec)
+    _devices(spec, found.request.engine)
+    return spec
+
+
+def _check_kept(found: Run, args: argparse.Namespace) -> None:
+    """Raises UsageError where what a run had when it began has gone since."""
+    SAMPLERS.load(found.request.sampler).check_installed()
+    chosen = found.settings | settings.together(args.set, decides_results=False)
+    try:
+        _check_storage(load_engine(found.request.engine), chosen)
+    except UsageError as error:
+        another = f"--set {settings.OPTUNA_STORAGE}=URL"
+        raise UsageError(f"{error}; or give another: {another}") from error
 
 
 def _check_storage(engine: Engine, typed: settings.Settings) -> None:

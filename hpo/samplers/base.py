@@ -166,14 +166,16 @@ class Sampler(abc.ABC):
         for number, outcome in enumerate(known):
             self.given(f"known-{number}", outcome.params)
 
-    def fall_back(self, trial_id: str, error: Exception) -> Proposal:
+    def fall_back(self, trial_id: str, error: Exception) -> Answer:
         """A random point in place of the one that could not be proposed for ``error``."""
         params = self.at_random(random.Random(f"{self.seed}:{trial_id}:fall back"))
+        if params is None:
+            return Exhausted()
         self.given(trial_id, params)
         return Proposal(params, note=f"it failed ({error}), so this point is random")
 
-    def at_random(self, rng: random.Random) -> Params:
-        """A random point."""
+    def at_random(self, rng: random.Random) -> Params | None:
+        """A random point; None where there is none left."""
         return self.space.sample(rng)
 
     def restore(self, records: Iterable[TrialRecord]) -> None:

@@ -53,10 +53,12 @@ class QmcSampler(Sampler):
         if self._untried.none_left:
             return Exhausted()
         params, note = self._fresh(trial_id)
+        if params is None:
+            return Exhausted()
         self._untried.use(params)
         return Proposal(params, tag={"index": self._next - 1}, note=note)
 
-    def _fresh(self, trial_id: str) -> tuple[Params, str]:
+    def _fresh(self, trial_id: str) -> tuple[Params | None, str]:
         for _ in range(_SKIPS):
             params = self._point(self._next)
             self._next += 1

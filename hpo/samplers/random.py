@@ -35,8 +35,8 @@ class RandomSampler(Sampler):
         self._untried.use(params)
 
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
-        if self._untried.none_left:
-            return Exhausted()
         params = self._untried.draw(random.Random(f"{self.seed}:{trial_id}"))
+        if params is None:
+            return Exhausted()
         self._untried.use(params)
         return Proposal(params)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from hpo.errors import SpaceError, UsageError
+from hpo.parameter import Kind, Parameter
 from hpo.samplers.base import Answer, Proposal, Sampler
 from hpo.space import SearchSpace
-from hpo.trial import Params, TrialRecord
+from hpo.trial import Params, TrialRecord, Value
 
 _NOTE = "a given starting point"
 
@@ -44,7 +45,7 @@ class StartingPoints(Sampler):
     def promotes(self) -> bool:
         return self._sampler.promotes
 
-    def fall_back(self, trial_id: str, error: Exception) -> Proposal:
+    def fall_back(self, trial_id: str, error: Exception) -> Answer:
         return self._sampler.fall_back(trial_id, error)
 
     def ask(self, trial_id: str, pending: Sequence[TrialRecord]) -> Answer:
@@ -70,7 +71,7 @@ class StartingPoints(Sampler):
 
 
 def read_points(path: pathlib.Path) -> list[Params]:
-    """The points in a JSON file: one, or a list; or what `best --json` printed.
+    """The points in a JSON file, each once: one, or a list; or what `best --json` printed.
 
     Raises UsageError for a file that cannot be read or holds anything else.
     """
@@ -78,16 +79,16 @@ def read_points(path: pathlib.Path) -> list[Params]:
         found = json.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read --start {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--start {path} is not JSON: {error}") from error
     points = [_point_in(row) for row in (found if isinstance(found, list) else [found])]
     if not points or not all(isinstance(point, dict) for point in points):
         raise UsageError(f'--start {path}: give a list of points such as [{{"units": 64}}]')
-    return points
+    return [point for place, point in enumerate(points) if point not in points[:place]]
 
 
 def in_space(path: pathlib.Path, points: Sequence[Params], space: SearchSpace) -> list[Params]:
-    """The points as ``space`` orders them.
+    """The points as ``space`` orders and types them.
 
     Raises SpaceError, naming the point and the parameter, unless all lie in it.
     """
@@ -97,8 +98,14 @@ def in_space(path: pathlib.Path, points: Sequence[Params], space: SearchSpace) -
             space.validate(point)
         except SpaceError as error:
             raise SpaceError(f"--start {path}, point {number}: {error}") from error
-        ordered.append(space.draw(lambda parameter, point=point: point[parameter.name]))  # type: ignore[misc]
+        ordered.append(space.draw(lambda parameter, point=point: _typed(parameter, point)))  # type: ignore[misc]
     return ordered
+
+
+def _typed(parameter: Parameter, point: Params) -> Value:
+    """The value of ``parameter``; JSON may have a whole number for a float."""
+    value = point[parameter.name]
+    return float(value) if parameter.kind is Kind.FLOAT else value
 
 
 def _point_in(row: Any) -> Any:

@@ -137,7 +137,7 @@ def _terms(args: argparse.Namespace) -> list[str]:
 
     UsageError for what a run elsewhere is given once and for all.
     """
-    fixed = options.typed_again(args.arguments, [options.place])
+    fixed = options.typed_again(args.arguments, [options.place, options.kept])
     fixed.pop("--workers", None)
     if fixed:
         raise UsageError(f"{', '.join(fixed)} stays as it was submitted: leave it out")

@@ -51,8 +51,8 @@ class Changer:
             return 0
         words = [verb, self._handle.id, *(["--failed"] if verb == "retry" else [])]
         words += [f"--trials={trials}"] if trials is not None else []
-        limits = options.typed_again(args.arguments)
-        words += [f"{name}={v}" for name in options.limit_names() for v in limits.get(name, ())]
+        terms = options.typed_again(args.arguments, [options.limits, options.kept])
+        words += [f"{name}={value}" for name, values in terms.items() for value in values]
         start = Start(
             run_id=self._handle.id,
             handle=str(self._handle),

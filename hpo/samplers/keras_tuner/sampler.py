@@ -153,6 +153,16 @@ class KtGrid(_OneNameEach):
     takes_given = False
 
     @classmethod
+    def check(cls, study: Study) -> None:
+        super().check(study)
+        for parameter in study.space.parameters:
+            if len(set(parameter.values)) < len(parameter.values):
+                raise SpaceError(
+                    f"{parameter.name!r} lists a value twice, behind which KerasTuner's "
+                    f"{cls.oracle} never gets: list each once, or take sampler grid"
+                )
+
+    @classmethod
     def limit(cls, study: Study) -> int | None:
         levels = {
             parameter.name: [parameter.nearest(level) for level in grid_levels(parameter)]

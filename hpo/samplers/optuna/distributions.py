@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
+# Up to here a float holds every integer.
+_EXACT = 2**53
+
+
 class Suggests(Protocol):
     """What is used of an ``optuna.Trial``."""
 
@@ -114,13 +118,18 @@ def _by_unit(parameter: Parameter) -> bool:
 def _by_index(parameter: Parameter) -> bool:
     """Whether Optuna draws a place in the list of values.
 
-    It cannot tell True from 1 among choices, leaves dust on a float's steps, and has no
-    logarithmic ones.
+    It cannot tell True from 1 among choices, leaves dust on a float's steps and on those of
+    integers that a float does not hold exactly, and has no logarithmic ones.
     """
     if not parameter.numeric:
         return True
     is_whole = parameter.kind is Kind.INT and parameter.sampling == "linear"
-    return parameter.step is not None and not is_whole
+    return parameter.step is not None and not (is_whole and _is_exact(parameter))
+
+
+def _is_exact(parameter: Parameter) -> bool:
+    assert parameter.low is not None and parameter.high is not None
+    return parameter.step == 1 or -_EXACT <= parameter.low <= parameter.high <= _EXACT
 
 
 def _is_unordered(parameter: Parameter) -> bool:

@@ -80,6 +80,8 @@ class OptunaSampler(Sampler):
                 self._begin(trial_id, draft.params, self.kept(draft.attrs))
                 return Proposal(draft.params, tag=self.tag_of(draft.number))
         params = self.at_random(random.Random(f"{self.seed}:{trial_id}"))
+        if params is None:
+            return Exhausted()
         self.given(trial_id, params)
         return Proposal(params, note=f"{_ASKS} proposals were tried before, so this one is random")
 
@@ -103,7 +105,7 @@ class OptunaSampler(Sampler):
             self.given(f"known-{number}", outcome.params)
             self._book.end(f"known-{number}", outcome)
 
-    def at_random(self, rng: random.Random) -> Params:
+    def at_random(self, rng: random.Random) -> Params | None:
         return self._untried.draw(rng)
 
     def kept(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class RayGrid(Sampler):
 
     def _levels(self, parameter: Parameter) -> list[Value]:
         given = self.study.grid.get(parameter.name)
-        return list(parameter.levels() if given is None else dict.fromkeys(given))
+        return list(dict.fromkeys(parameter.levels() if given is None else given))
 
 
 class RayOptuna(Sampler):
