@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpo.tensorboard_server import TensorBoardServer
+from hpo.tensorboard.server import TensorBoardServer
 
 STATUSES = ("STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING")
 

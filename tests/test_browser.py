@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hpo.run import Run
-from hpo.tensorboard_server import serve
+from hpo.tensorboard.server import serve
 from tests.live import launch
 
 if TYPE_CHECKING:

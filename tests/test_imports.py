@@ -63,7 +63,7 @@ LAYERS: list[set[str]] = [
         "export",
         "provenance",
     }
-    | {"status", "tensorboard", "tensorboard_server", "tensorboard_upkeep", "optuna_mirror"},
+    | {"status", "tensorboard", "optuna_mirror"},
     {"fleet"},
     {"engines"},
     {"benchmark"},

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hpo.tensorboard_server import serve
+from hpo.tensorboard.server import serve
 from tests.hparams_page import Page, metrics_of
 from tests.live import ROOT, STUDIES, LiveRun, launch, points, processes_of, read, wait_until
 

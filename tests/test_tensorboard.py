@@ -15,8 +15,9 @@ import pytest
 
 from hpo.errors import PlaceError
 from hpo.study import Form, Study
-from hpo.tensorboard import MAX_METRICS, TensorBoardWriter, project
-from hpo.tensorboard_server import serve
+from hpo.tensorboard.columns import MAX_METRICS
+from hpo.tensorboard.server import serve
+from hpo.tensorboard.writer import TensorBoardWriter, project
 from hpo.trial import Failure, Params, Report, TrialRecord, TrialState
 from tests.hparams_page import Page, metrics_of
 from tests.projections import (

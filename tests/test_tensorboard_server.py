@@ -17,7 +17,7 @@ import time
 import pytest
 
 from hpo.errors import PlaceError, RunError, UsageError
-from hpo.tensorboard_server import serve
+from hpo.tensorboard.server import serve
 from tests.hparams_page import Page
 from tests.projections import (
     a_record,
@@ -28,11 +28,12 @@ from tests.projections import (
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 WRITE = """
 import json, pathlib, sys
-from hpo import tensorboard, study, trial
+from hpo import study, trial
+from hpo.tensorboard.writer import TensorBoardWriter
 assert "tensorboard" not in sys.modules
 task = json.loads(sys.stdin.read())
 toy = study.Study.from_json(task["study"])
-writer = tensorboard.TensorBoardWriter(pathlib.Path(sys.argv[1]), toy)
+writer = TensorBoardWriter(pathlib.Path(sys.argv[1]), toy)
 record = trial.TrialRecord(**{**task["record"], "state": trial.TrialState.RUNNING})
 writer.start(record)
 writer.report(record, trial.Report(1, {"val_accuracy": 0.5}))
@@ -87,9 +88,9 @@ def test_run_without_a_folder_is_refused(tmp_path: pathlib.Path) -> None:
 
 SERVE = """
 import pathlib, resource, sys, time
-from hpo import tensorboard_server
+from hpo.tensorboard.server import serve
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-server = tensorboard_server.serve({"run": pathlib.Path(sys.argv[1])})
+server = serve({"run": pathlib.Path(sys.argv[1])})
 print(server.url, server.process.pid, flush=True)
 time.sleep(600)
 """

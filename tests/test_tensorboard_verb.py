@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hpo.tensorboard import ENDED
+from hpo.tensorboard.files import ENDED
 from tests.hparams_page import Page, metrics_of
 from tests.live import ROOT, STUDIES, LiveRun, launch, wait_until
 

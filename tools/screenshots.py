@@ -16,8 +16,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hpo.run import Run, open_run  # noqa: E402
-from hpo.tensorboard import experiment  # noqa: E402
-from hpo.tensorboard_server import serve  # noqa: E402
+from hpo.tensorboard.columns import experiment  # noqa: E402
+from hpo.tensorboard.server import serve  # noqa: E402
 from tools.board import PANE, Board, Row  # noqa: E402
 
 # The room that TensorBoard 2.21 gives to the header, a row and a column of its table, in CSS

@@ -14,7 +14,7 @@ _LOOK_S = 0.5
 
 def tensorboard(args: argparse.Namespace) -> int:
     """Serves the runs' HParams until Ctrl-C."""
-    from hpo.tensorboard_server import serve
+    from hpo.tensorboard.server import serve
 
     deadline = time.monotonic() + args.wait
     runs = [_open(args, run_id, deadline) for run_id in dict.fromkeys(args.run)]
@@ -47,7 +47,7 @@ def _open(args: argparse.Namespace, run_id: str, deadline: float) -> Run:
 
 def _prepare(run: Run, args: argparse.Namespace) -> None:
     """Sees to it that the run's files are its own and whole; they may be written anew for that."""
-    from hpo.tensorboard_upkeep import catch_up, check, rebuild
+    from hpo.tensorboard.upkeep import catch_up, check, rebuild
 
     if args.rebuild:
         aside = rebuild(run)

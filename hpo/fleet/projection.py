@@ -10,7 +10,7 @@ from typing import Protocol
 
 from hpo.protocol import Effect, StoreAttempt, StoreReport
 from hpo.run import Run
-from hpo.tensorboard import TensorBoardWriter, session_name
+from hpo.tensorboard.writer import TensorBoardWriter, session_name
 from hpo.trial import Report, TrialRecord, TrialState
 
 log = logging.getLogger("tunefleet.chief")

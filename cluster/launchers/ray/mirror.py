@@ -16,7 +16,7 @@ from cluster.launchers.ray.inside import Inside
 from hpo.errors import PlaceError, TuneFleetError
 from hpo.ledger import snapshot
 from hpo.run import Run
-from hpo.tensorboard import TensorBoardWriter
+from hpo.tensorboard.writer import TensorBoardWriter
 
 _EVERY_S = 10.0
 _FIRST_S = 120.0
@@ -24,7 +24,7 @@ _FIRST_S = 120.0
 
 def tensorboard(inside: Inside, args: argparse.Namespace) -> int:
     """Serves the run's HParams from here until Ctrl-C, and keeps up with its search."""
-    from hpo.tensorboard_server import serve
+    from hpo.tensorboard.server import serve
 
     with tempfile.TemporaryDirectory(prefix="tunefleet-") as folder:
         mirror = Mirror(inside, pathlib.Path(folder) / inside.run_id)

@@ -5,43 +5,37 @@
          trial-0003-attempt-2/...           the next attempt at the same trial, a row of its own
          trial-0003/.ended                  the attempt's file is whole: it stays as it is
 
-Whatever else lies there is somebody's: only files named as `_new_path` names them are removed.
+Whatever else lies there is somebody's: only files named as `files.new_path` names them are removed.
 
 A row's status is what TensorBoard calls UNKNOWN while the attempt runs: it keeps the first
-status it reads, so a RUNNING would stay for ever. Nothing here imports TensorFlow: the
-protocol buffers are TensorBoard's own, and so is the writer of records.
+status it reads, so a RUNNING would stay for ever.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-import math
-import os
 import pathlib
-import re
-import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hpo.errors import PlaceError
-from hpo.parameter import Parameter
-from hpo.space import SearchSpace
-from hpo.study import Form, Study
-from hpo.trial import Metrics, Params, Report, TrialRecord, TrialState, Value
+from hpo.study import Study
+from hpo.tensorboard.columns import best_tag, columns, experiment
+from hpo.tensorboard.files import (
+    ENDED,
+    clear,
+    disk,
+    encoded,
+    event,
+    first_event,
+    hparams_event,
+    new_path,
+    own_files,
+    package,
+)
+from hpo.trial import Metrics, Params, Report, TrialRecord, TrialState
 
-MAX_METRICS = 5
-
-ENDED = ".ended"
-
-# Others put seconds, which are ten digits, where these names have nanoseconds.
-_OWN_NAME = re.compile(r"events\.out\.tfevents\.\d{19}\..+\.\d+")
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 
-_BOOL, _NUMBER, _STRING = "DATA_TYPE_BOOL", "DATA_TYPE_FLOAT64", "DATA_TYPE_STRING"
-_TYPES = {bool: _BOOL, int: _NUMBER, float: _NUMBER, str: _STRING}
 _CELLS = {bool: "bool_value", int: "number_value", float: "number_value", str: "string_value"}
 _STATUS = {
     TrialState.COMPLETED: "STATUS_SUCCESS",
@@ -66,9 +60,9 @@ class TensorBoardWriter:
     def __init__(self, folder: pathlib.Path, study: Study) -> None:
         self._folder = folder
         self._study = study
-        self._columns = _columns(study.space)
+        self._columns = columns(study.space)
         self._open: dict[str, _Session] = {}
-        with _disk(folder):
+        with disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not own_files(folder):
                 self._write_experiment()
@@ -116,7 +110,7 @@ class TensorBoardWriter:
         """Writes what is new of an attempt, and its end if the record says so."""
         name = session_name(record)
         directory = self._folder / name
-        with _disk(directory):
+        with disk(directory):
             if (directory / ENDED).exists():
                 return
             if name not in self._open:
@@ -131,27 +125,16 @@ class TensorBoardWriter:
         return {name: value for row in cells for name, value in row.items()}
 
     def _discard(self, name: str) -> None:
-        with _disk(self._folder / name):
-            _clear(self._folder / name)
+        with disk(self._folder / name):
+            clear(self._folder / name)
 
     def _write_experiment(self) -> None:
         """The record of columns; it appears whole or not at all, since it is never rewritten."""
         draft = self._folder / ".experiment"
         now = time.time()
-        event = _hparams_event(now, "EXPERIMENT_TAG", experiment=experiment(self._study))
-        draft.write_bytes(_encoded([_first_event(now), event]))
-        draft.replace(_new_path(self._folder))
-
-
-def experiment(study: Study) -> Any:
-    """The record of a study's columns, TensorBoard's `Experiment`: the same for every call."""
-    api = package("plugins.hparams.api_pb2")
-    return api.Experiment(
-        name=study.name,
-        description=f"objective: {study.objective} ({study.direction})",
-        hparam_infos=[info for column in _columns(study.space) for info in column.infos()],
-        metric_infos=[api.MetricInfo(name=api.MetricName(tag=tag)) for tag in _metrics(study)],
-    )
+        event = hparams_event(now, "EXPERIMENT_TAG", experiment=experiment(self._study))
+        draft.write_bytes(encoded([first_event(now), event]))
+        draft.replace(new_path(self._folder))
 
 
 def project(folder: pathlib.Path, study: Study, records: Iterable[TrialRecord]) -> None:
@@ -160,9 +143,9 @@ def project(folder: pathlib.Path, study: Study, records: Iterable[TrialRecord]) 
     The steps of an attempt that ended get the time of its end, as the ledger keeps no time
     a step: the last step is the one that the table shows.
     """
-    with _disk(folder):
+    with disk(folder):
         for directory in (folder, *folder.glob("trial-*")):
-            _clear(directory)
+            clear(directory)
     writer = TensorBoardWriter(folder, study)
     writer.restore(records)
     writer.close()
@@ -194,28 +177,28 @@ class _Session:
         events = self._events(record, sorted(self._history if anew else news), anew)
         if events:
             with path.open("ab") as file:
-                file.write(_encoded(events))
+                file.write(encoded(events))
         if record.state.ended:
             (self._directory / ENDED).touch()
         self._path = path
 
     def _begin(self) -> pathlib.Path:
         """A fresh file in an empty directory. Its name is new: a reader keeps its place by it."""
-        _clear(self._directory)
+        clear(self._directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._best = None
-        return _new_path(self._directory)
+        return new_path(self._directory)
 
     def _events(self, record: TrialRecord, steps: Sequence[int], anew: bool) -> list[Any]:
         began = record.started_at or record.queued_at or time.time()
         when = record.ended_at or time.time()
-        events = [_first_event(began), self._start_event(began)] if anew else []
+        events = [first_event(began), self._start_event(began)] if anew else []
         events += [self._step_event(when, step) for step in steps]
         if record.state.ended:
             info = package("plugins.hparams.plugin_data_pb2").SessionEndInfo(
                 status=_STATUS[record.state], end_time_secs=when
             )
-            events.append(_hparams_event(when, "SESSION_END_INFO_TAG", session_end_info=info))
+            events.append(hparams_event(when, "SESSION_END_INFO_TAG", session_end_info=info))
         return events
 
     def _start_event(self, began: float) -> Any:
@@ -224,7 +207,7 @@ class _Session:
         info = package("plugins.hparams.plugin_data_pb2").SessionStartInfo(start_time_secs=began)
         for name, value in self._row.items():
             setattr(info.hparams[name], _CELLS[type(value)], value)
-        return _hparams_event(began, "SESSION_START_INFO_TAG", session_start_info=info)
+        return hparams_event(began, "SESSION_START_INFO_TAG", session_start_info=info)
 
     def _step_event(self, when: float, step: int) -> Any:
         """The step's metrics and the best so far: the table shows what was written last."""
@@ -233,150 +216,12 @@ class _Session:
         if objective is not None and self._study.direction.better(objective, self._best):
             self._best = objective
         if self._best is not None:
-            metrics = {**metrics, _best_tag(self._study): self._best}
+            metrics = {**metrics, best_tag(self._study): self._best}
         summary = package("compat.proto.summary_pb2").Summary
         values = [summary.Value(tag=tag, simple_value=value) for tag, value in metrics.items()]
-        return _event(when, step=step, summary=summary(value=values))
-
-
-class _Column:
-    """A hyperparameter in the table: every declaration of its name, whatever the conditions."""
-
-    def __init__(self, declarations: Sequence[Parameter]) -> None:
-        self.name = declarations[0].name
-        self._declared = [value for p in declarations for value in _ends_or_levels(p)]
-        types = {_TYPES[type(value)] for value in self._declared}
-        self._type = types.pop() if len(types) == 1 else _STRING
-        self._ranges = any(p.numeric for p in declarations)
-        # HParams has no flag for a logarithmic axis.
-        self._logarithm = (
-            self._type == _NUMBER
-            and any(p.sampling != "linear" for p in declarations)
-            and all(float(value) > 0 for value in self._declared)
-        )
-
-    def cells(self, value: Value) -> Params:
-        """What a row shows of ``value``, by the name of the column."""
-        # One string in a column of numbers would be shown as no number at all.
-        row = {self.name: str(value) if self._type == _STRING else value}
-        return row | ({f"log10({self.name})": math.log10(float(value))} if self._logarithm else {})
-
-    def infos(self) -> list[Any]:
-        """The declaration of the column and, if there is one, of its logarithm."""
-        rows = [self.cells(value) for value in self._declared]
-        return [self._info(name, [row[name] for row in rows]) for name in rows[0]]
-
-    def _info(self, name: str, values: list[Value]) -> Any:
-        info = package("plugins.hparams.api_pb2").HParamInfo(name=name, type=self._type)
-        # The page puts columns that differ first and shows five: a logarithm would take the
-        # place of another hyperparameter.
-        info.differs = name == self.name and len(set(values)) > 1
-        if self._ranges and self._type == _NUMBER:
-            info.domain_interval.min_value = min(map(float, values))
-            info.domain_interval.max_value = max(map(float, values))
-        elif not self._ranges:
-            info.domain_discrete.extend(dict.fromkeys(values))
-        return info
-
-
-def _columns(space: SearchSpace) -> list[_Column]:
-    """A column a name; none for a constant, which tells no two rows apart."""
-    by_name: dict[str, list[Parameter]] = {}
-    for parameter in space.parameters:
-        by_name.setdefault(parameter.name, []).append(parameter)
-    tunable = {parameter.name for parameter in space.tunable}
-    return [_Column(found) for name, found in by_name.items() if name in tunable]
-
-
-def _ends_or_levels(parameter: Parameter) -> list[Value]:
-    if parameter.low is not None and parameter.high is not None:
-        return [parameter.low, parameter.high]
-    return list(parameter.levels())
-
-
-def _metrics(study: Study) -> list[str]:
-    """The columns of metrics, a trial's value first; more of them are what makes a page slow."""
-    names = [_best_tag(study), study.objective]
-    if study.form == Form.KERAS:
-        names += ["val_loss", "loss", study.objective.removeprefix("val_")]
-    return list(dict.fromkeys(names))[:MAX_METRICS]
-
-
-def _best_tag(study: Study) -> str:
-    return f"best_{study.objective}"
+        return event(when, step=step, summary=summary(value=values))
 
 
 def _shown(metrics: Metrics) -> Metrics:
     """What is a number to TensorBoard: one NaN in a column makes its order arbitrary."""
     return {name: value for name, value in metrics.items() if abs(value) <= _LARGEST_FLOAT32}
-
-
-def own_files(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The event files in ``directory`` that this module named."""
-    return [path for path in directory.glob("events.*") if _OWN_NAME.fullmatch(path.name)]
-
-
-def _clear(directory: pathlib.Path) -> None:
-    """Removes what was written into ``directory``, and the directory if nothing is left."""
-    if not directory.is_dir():
-        return
-    (directory / ENDED).unlink(missing_ok=True)
-    for path in own_files(directory):
-        path.unlink()
-    if not any(directory.iterdir()):
-        directory.rmdir()
-
-
-def _new_path(directory: pathlib.Path) -> pathlib.Path:
-    return directory / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-
-
-def _first_event(wall_time: float) -> Any:
-    """What every event file begins with; its time is where TensorBoard lets the run begin."""
-    return _event(wall_time, file_version="brain.Event:2")
-
-
-def _hparams_event(wall_time: float, tag: str, **data: Any) -> Any:
-    """A record of the HParams plugin under the tag that its constant ``tag`` holds."""
-    metadata = package("plugins.hparams.metadata")
-    content = package("plugins.hparams.plugin_data_pb2").HParamsPluginData(**data)
-    summary = package("compat.proto.summary_pb2").Summary
-    value = summary.Value(
-        tag=getattr(metadata, tag),
-        metadata=metadata.create_summary_metadata(content),
-        tensor=metadata.NULL_TENSOR,
-    )
-    return _event(wall_time, summary=summary(value=[value]))
-
-
-def _event(wall_time: float, **fields: Any) -> Any:
-    return package("compat.proto.event_pb2").Event(wall_time=wall_time, **fields)
-
-
-def _encoded(events: Iterable[Any]) -> bytes:
-    buffer = io.BytesIO()
-    writer = package("summary.writer.record_writer").RecordWriter(buffer)
-    for event in events:
-        writer.write(event.SerializeToString())
-    return buffer.getvalue()
-
-
-def package(name: str) -> Any:
-    """A module of TensorBoard's, imported on first use; raises PlaceError where it is missing."""
-    try:
-        return importlib.import_module(f"tensorboard.{name}")
-    except ModuleNotFoundError as error:
-        raise PlaceError(
-            f"TensorBoard is not installed here ({error.name} is missing): pip install tensorboard"
-        ) from error
-
-
-@contextlib.contextmanager
-def _disk(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise PlaceError(
-            f"cannot write TensorBoard's files in {path}: {error.strerror}: "
-            "make room there, and see that it can be written"
-        ) from error

@@ -17,15 +17,9 @@ from hpo.ledger import LOCK
 from hpo.lock import Lock
 from hpo.run import Run
 from hpo.status import is_live
-from hpo.tensorboard import (
-    ENDED,
-    TensorBoardWriter,
-    experiment,
-    own_files,
-    package,
-    project,
-    session_name,
-)
+from hpo.tensorboard.columns import experiment
+from hpo.tensorboard.files import ENDED, own_files, package
+from hpo.tensorboard.writer import TensorBoardWriter, project, session_name
 from hpo.trial import TrialRecord
 
 _HEADER, _CHECKSUM = 12, 4

@@ -23,12 +23,12 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
-from hpo.tensorboard import package
+from hpo.tensorboard.files import package
 
 LOOPBACK = "127.0.0.1"
 
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
-_CHILD = "from hpo import tensorboard_server; tensorboard_server.child()"
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_CHILD = "from hpo.tensorboard import server; server.child()"
 _PATIENCE_S = 30.0
 # Where the system sets no limit of its own.
 _OPEN_FILES = 65536
