@@ -6,11 +6,13 @@ import contextlib
 import json
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -134,30 +136,43 @@ def test_a_published_study_on_pods_with_gpus(space: Namespace) -> None:
     assert worker["spec"]["nodeName"] == "one"
 
 
-def test_a_search_that_kubectl_applies_suspends_and_lets_go(space: Namespace) -> None:
+def test_a_search_that_kubectl_applies_suspends_and_lets_go(
+    space: Namespace, tmp_path: pathlib.Path
+) -> None:
+    own = shutil.copytree(FILES, tmp_path / "k8s")
+    chief = own / "base" / "chief.yaml"
+    # So many that it is suspended in the middle.
+    chief.write_text(chief.read_text().replace("--trials=10", "--trials=30"))
     secret = [sys.executable, "-m", "cluster.secret", "demo"]
     made = subprocess.run(secret, cwd=ROOT, check=True, capture_output=True, text=True)
     space.kubectl("apply", "-f", "-", said=made.stdout)
-    space.kubectl("apply", "-k", str(FILES / "overlays" / "local"))
+    space.kubectl("apply", "-k", str(own / "overlays" / "local"))
     handle = space.handle("demo")
     space.await_pod("demo", "chief")
     wait_until(lambda: _completed(space, "demo"), "a first trial", 120)
 
     _suspend(space, "demo", True)
     wait_until(lambda: not space.pod("demo", "chief"), "no chief", 90)
-    before = space.read("status", "demo")
-    assert before["state"] == "STOPPED" and before["trials"]["running"] == 0
+    before = wait_until(lambda: _counts(space, "demo"), "what the viewer counts", 90)
+    assert before["running"] == 0 and 1 <= before["completed"] < 30
+    assert space.read("status", "demo")["state"] == "STOPPED"
     # Which has the volume meanwhile.
     space.kubectl("delete", "pod", "tunefleet-demo-viewer")
     _suspend(space, "demo", False)
     space.await_end("demo")
-    rows = space.check_trials("demo", before["trials"]["wanted"])
+    rows = space.check_trials("demo", 30)
     assert space.read("best", "demo")["value"] == max(row["value"] or 0 for row in rows)
     assert space.launch("watch", handle).returncode == 0
 
 
 def _completed(space: Namespace, run_id: str) -> bool:
     return any(row["state"] == "COMPLETED" for row in space.read("trials", run_id))
+
+
+def _counts(space: Namespace, run_id: str) -> Any:
+    """How many trials stand where; None while no pod can be asked."""
+    counts = space.read("status", run_id)["trials"]
+    return None if counts["completed"] is None else counts
 
 
 def _suspend(space: Namespace, run_id: str, suspended: bool) -> None:
