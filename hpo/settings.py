@@ -56,8 +56,9 @@ def _storage_url(value: str) -> str:
                 f"--set {OPTUNA_STORAGE}={value} is gone with the chief: name a file, as in "
                 "sqlite:///searches.db"
             )
-        # The run may go on from another folder.
-        return f"{scheme}/{os.path.abspath(file)}{rest}"
+        # The run may go on from another folder. What begins so is a URI of SQLite's own.
+        if not file.startswith("file:"):
+            return f"{scheme}/{os.path.abspath(file)}{rest}"
     return value
 
 
