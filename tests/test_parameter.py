@@ -155,7 +155,7 @@ def test_an_end_just_short_of_the_lattice_is_never_passed() -> None:
 def test_infinite_ends_are_refused(kt: types.ModuleType, ends: tuple[float, float]) -> None:
     hp = kt.HyperParameters()
     hp.Float("rate", *ends)
-    with pytest.raises(SpaceError, match=r"'rate' runs from .* finite"):
+    with pytest.raises(SpaceError, match=r"'rate' has -?inf among its values"):
         from_hyperparameters(hp)
 
 
