@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.k8s.conftest import Namespace
-from tests.k8s.test_search import open_tensorboard, tensorboard
+from tests.k8s.test_search import TensorBoard, open_tensorboard
 from tests.live import wait_until
 
 pytestmark = pytest.mark.k8s
@@ -27,28 +27,38 @@ def test_chief_and_workers_come_back(space: Namespace, unhurried: str) -> None:
     wait_until(lambda: completed(space, "storm") >= 1, "a first trial", 120)
 
     chief = space.pod("storm", "chief")["metadata"]
-    with tensorboard(space, space.handle("storm")) as page:
-        wait_until(page, "the page of the first chief's TensorBoard", 90)
+    with TensorBoard(space, space.handle("storm")) as shown:
+        wait_until(shown.page, "the page of the first chief's TensorBoard", 90)
         space.kubectl("delete", "pod", chief["name"], "--wait=false")
         wait_until(lambda: _other(space, "storm", "chief", chief["uid"]), "another chief", 90)
-        wait_until(page, "the page of the next one's", 90)
+        wait_until(shown.page, "the page of the next one's", 90)
 
-    worker = space.await_pod("storm", "worker-1")["metadata"]
+        worker = space.await_pod("storm", "worker-1")["metadata"]
+        _evict(space, worker["name"])
+        wait_until(lambda: _other(space, "storm", "worker-1", worker["uid"]), "another worker", 90)
+
+        worker = space.await_pod("storm", "worker-0")["metadata"]
+        space.kubectl(
+            "delete", "pod", worker["name"], "--wait=false", "--grace-period=0", "--force"
+        )
+        space.await_end("storm")
+        assert [shown.page(), shown.page()] == ["", ""]
+        # Asked twice, said once; and no viewer came, which whoever resumes would have to wait for.
+        assert shown.end().count("run storm goes on no more: end this, and ask again") == 1
+        assert not space.pod("storm", "viewer")
+    space.check_trials("storm", 40)
+
+
+def _evict(space: Namespace, pod: str) -> None:
     eviction = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
-        "metadata": {"name": worker["name"], "namespace": space.name},
+        "metadata": {"name": pod, "namespace": space.name},
     }
-    path = f"/api/v1/namespaces/{space.name}/pods/{worker['name']}/eviction"
+    path = f"/api/v1/namespaces/{space.name}/pods/{pod}/eviction"
     space.kubectl("create", "--raw", path, "-f", "-", said=json.dumps(eviction))
-    evicted = space.get("pod", worker["name"])
-    assert any(row["type"] == "DisruptionTarget" for row in evicted["status"]["conditions"])
-    wait_until(lambda: _other(space, "storm", "worker-1", worker["uid"]), "another worker", 90)
-
-    worker = space.await_pod("storm", "worker-0")["metadata"]
-    space.kubectl("delete", "pod", worker["name"], "--wait=false", "--grace-period=0", "--force")
-    space.await_end("storm")
-    space.check_trials("storm", 40)
+    conditions = space.get("pod", pod)["status"]["conditions"]
+    assert any(row["type"] == "DisruptionTarget" for row in conditions)
 
 
 def test_who_follows_a_run_goes_on_with_the_next_chief(space: Namespace, unhurried: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pathlib
 import re
@@ -11,8 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -92,37 +90,42 @@ def _listed(space: Namespace) -> list[dict[str, object]]:
 
 def open_tensorboard(space: Namespace, handle: str) -> str:
     """What the page begins with that a browser would see."""
-    with tensorboard(space, handle) as page:
-        return str(wait_until(page, "TensorBoard's page", 90))
+    with TensorBoard(space, handle) as shown:
+        return str(wait_until(shown.page, "TensorBoard's page", 90))
 
 
-@contextlib.contextmanager
-def tensorboard(space: Namespace, handle: str) -> Iterator[Callable[[], str]]:
-    """The verb, while it serves: what its page begins with, "" where it does not answer."""
-    process = subprocess.Popen(
-        [sys.executable, "launch.py", "tensorboard", handle, "--port", "0"],
-        cwd=ROOT,
-        env=space.environ,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout
-        url = re.match(r"(http://127.0.0.1:\d+)/", process.stdout.readline())
+class TensorBoard:
+    """The verb of that name, which serves until it is ended."""
+
+    def __init__(self, space: Namespace, handle: str) -> None:
+        self._process = space.follow("tensorboard", handle, "--port", "0")
+        assert self._process.stdout
+        url = re.match(r"(http://127.0.0.1:\d+)/", self._process.stdout.readline())
         assert url
+        self._url = url[1]
 
-        def page() -> str:
-            try:
-                with urllib.request.urlopen(url[1], timeout=20) as answer:
-                    text: str = answer.read(200).decode()
-                    return text
-            except OSError:
-                return ""
+    def __enter__(self) -> Self:
+        return self
 
-        yield page
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+    def __exit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self.end()
+
+    def page(self) -> str:
+        """What its page begins with; "" where it does not answer."""
+        try:
+            with urllib.request.urlopen(self._url, timeout=20) as answer:
+                text: str = answer.read(200).decode()
+                return text
+        except OSError:
+            return ""
+
+    def end(self) -> str:
+        """Ends it by Ctrl-C; answers what it said meanwhile."""
+        self._process.send_signal(signal.SIGINT)
+        said, _ = self._process.communicate(timeout=20)
+        assert self._process.returncode == 0, said
+        return said
 
 
 def test_a_published_study_on_pods_with_gpus(space: Namespace) -> None:
