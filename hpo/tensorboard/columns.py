@@ -93,4 +93,5 @@ def _metrics(study: Study) -> list[str]:
 
 
 def best_tag(study: Study) -> str:
+    """The metric that is a trial's value: its best epoch's objective so far."""
     return f"best_{study.objective}"

@@ -73,8 +73,8 @@ def encoded(events: Iterable[Any]) -> bytes:
     """The events as the records of a file."""
     buffer = io.BytesIO()
     writer = package("summary.writer.record_writer").RecordWriter(buffer)
-    for event in events:
-        writer.write(event.SerializeToString())
+    for each in events:
+        writer.write(each.SerializeToString())
     return buffer.getvalue()
 
 

@@ -132,8 +132,8 @@ class TensorBoardWriter:
         """The record of columns; it appears whole or not at all, since it is never rewritten."""
         draft = self._folder / ".experiment"
         now = time.time()
-        event = hparams_event(now, "EXPERIMENT_TAG", experiment=experiment(self._study))
-        draft.write_bytes(encoded([first_event(now), event]))
+        columns_event = hparams_event(now, "EXPERIMENT_TAG", experiment=experiment(self._study))
+        draft.write_bytes(encoded([first_event(now), columns_event]))
         draft.replace(new_path(self._folder))
 
 

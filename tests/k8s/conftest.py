@@ -99,6 +99,10 @@ class Namespace:
             else json.loads(text)
         )
 
+    def completed(self, run_id: str) -> int:
+        """How many trials have completed so far."""
+        return sum(row["state"] == "COMPLETED" for row in self.read("trials", run_id))
+
     def kubectl(self, *words: str, said: str | None = None, check: bool = True) -> str:
         return self.plane.kubectl("-n", self.name, *words, said=said, check=check)
 

@@ -16,15 +16,10 @@ pytestmark = pytest.mark.k8s
 LONG = ["--trials=16", "--lease=4", "--grace=5", "--seed=1"]
 
 
-def completed(space: Namespace, run_id: str) -> int:
-    rows = space.read("trials", run_id)
-    return sum(row["state"] == "COMPLETED" for row in rows)
-
-
 def test_chief_and_workers_come_back(space: Namespace, unhurried: str) -> None:
     space.submit(unhurried, "storm", "--workers=2", *LONG[1:], "--trials=40")
     space.await_pod("storm", "chief")
-    wait_until(lambda: completed(space, "storm") >= 1, "a first trial", 120)
+    wait_until(lambda: space.completed("storm") >= 1, "a first trial", 120)
 
     chief = space.pod("storm", "chief")["metadata"]
     with TensorBoard(space, space.handle("storm")) as shown:
@@ -67,7 +62,7 @@ def test_who_follows_a_run_goes_on_with_the_next_chief(space: Namespace, unhurri
     chief = space.await_pod("seen", "chief")
     followers = [space.follow("watch", handle), space.follow("logs", handle, "-f")]
     try:
-        wait_until(lambda: completed(space, "seen") >= 1, "a first trial", 120)
+        wait_until(lambda: space.completed("seen") >= 1, "a first trial", 120)
         space.plane.kill_container(chief, "chief")
         space.await_end("seen")
         (watched, _), (logged, _) = [process.communicate(timeout=90) for process in followers]
@@ -99,8 +94,8 @@ def test_a_run_is_scaled_stopped_and_resumed(space: Namespace, unhurried: str) -
     scale(space, "elastic", 4, 1)
     wait_until(lambda: workers(space, "elastic") == {"worker-0"}, "one worker alone", 90)
     # The one that stays goes on with the search.
-    before = completed(space, "elastic")
-    wait_until(lambda: completed(space, "elastic") > before, "a trial by one worker", 90)
+    before = space.completed("elastic")
+    wait_until(lambda: space.completed("elastic") > before, "a trial by one worker", 90)
     assert space.read("status", "elastic")["state"] == "RUNNING"
 
     said = space.launch("stop", handle).stdout
@@ -138,7 +133,7 @@ def test_a_node_that_is_gone(space: Namespace, unhurried: str) -> None:
     space.submit(unhurried, "gone", "--workers=3", *LONG)
     # Pods are where the scheduler puts them; one at least is to be on the node that goes.
     wait_until(lambda: _on(space, "three"), "a pod on the node", 60)
-    wait_until(lambda: completed(space, "gone") >= 1, "a first trial", 120)
+    wait_until(lambda: space.completed("gone") >= 1, "a first trial", 120)
     space.plane.kill_node("three")
     space.await_end("gone")
     space.check_trials("gone", 16)

@@ -152,7 +152,7 @@ def test_a_search_that_kubectl_applies_suspends_and_lets_go(
     space.kubectl("apply", "-k", str(own / "overlays" / "local"))
     handle = space.handle("demo")
     space.await_pod("demo", "chief")
-    wait_until(lambda: _completed(space, "demo"), "a first trial", 120)
+    wait_until(lambda: space.completed("demo"), "a first trial", 120)
 
     _suspend(space, "demo", True)
     wait_until(lambda: not space.pod("demo", "chief"), "no chief", 90)
@@ -166,10 +166,6 @@ def test_a_search_that_kubectl_applies_suspends_and_lets_go(
     rows = space.check_trials("demo", 30)
     assert space.read("best", "demo")["value"] == max(row["value"] or 0 for row in rows)
     assert space.launch("watch", handle).returncode == 0
-
-
-def _completed(space: Namespace, run_id: str) -> bool:
-    return any(row["state"] == "COMPLETED" for row in space.read("trials", run_id))
 
 
 def _counts(space: Namespace, run_id: str) -> Any:

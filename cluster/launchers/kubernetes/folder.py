@@ -18,7 +18,7 @@ from cluster.launchers.kubernetes.inside import (
 )
 from cluster.launchers.kubernetes.obstacles import hopeless, obstacle
 from cluster.launchers.kubernetes.render import CHIEF
-from cluster.launchers.kubernetes.standing import Standing, There, part_of, serves_still
+from cluster.launchers.kubernetes.standing import Standing, There, part_of, runs, serves_still
 from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer
 from hpo.errors import PlaceError
@@ -43,6 +43,7 @@ class RunFolder:
     def __init__(self, there: There, handle: Handle) -> None:
         self._there, self._connection = there, there.connection
         self._handle, self._id = handle, handle.id
+        self._served = ""
 
     def pod(self, standing: Standing | None = None, patience_s: float = _BACK_S) -> Manifest:
         """The pod that has the run's folder; PlaceError where there will be none for now."""
@@ -83,6 +84,13 @@ class RunFolder:
         One that came as a run is resumed would keep the chief from the volume. PlaceError where
         there is no pod.
         """
+        # Asked for each connection: a list of all pods is long where a thousand work.
+        known = self._connection.read("Pod", self._served) if self._served else None
+        if known is None or not runs(known):
+            self._served = self._find_serving()
+        return self._served
+
+    def _find_serving(self) -> str:
         deadline = time.monotonic() + _BACK_S
         while True:
             standing = self._there.look()

@@ -81,7 +81,7 @@ class Standing:
 
     def serving(self, part: str = CHIEF) -> Manifest | None:
         """The pod of ``part`` whose main container runs; None where none does."""
-        return next((pod for pod in self.pods if part_of(pod) == part and _runs(pod)), None)
+        return next((pod for pod in self.pods if part_of(pod) == part and runs(pod)), None)
 
     def latest(self, part: str) -> Manifest | None:
         """The youngest pod of ``part``."""
@@ -89,7 +89,8 @@ class Standing:
         return max(made, key=lambda pod: pod["metadata"]["creationTimestamp"], default=None)
 
 
-def _runs(pod: Manifest) -> bool:
+def runs(pod: Manifest) -> bool:
+    """Whether the pod's first container runs."""
     return bool(_running(pod))
 
 
