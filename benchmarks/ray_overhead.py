@@ -2,7 +2,8 @@
 
     python benchmarks/ray_overhead.py [--marks 100 500 1000] [--window 50] [--workers 2]
 
-Both run trials that compute nothing, with Ray's OptunaSearch, first one and then the other.
+Both run trials that compute nothing, with Ray's OptunaSearch, first one and then the other;
+with ``--sampler random`` ours runs without it, to see what the engine itself costs.
 Up to each mark, over the last trials before it: the CPU that all processes of the search used
 for a trial, Ray's own among them, and the time that passed. A control group counts it, which
 Linux lets root make: Ray ends processes now and then, and what these had used must not be lost.
@@ -149,9 +150,11 @@ def plain(marks: list[int], window: int, workers: int) -> list[Cost]:
         return measure(group, ended, marks, window)
 
 
-def ours(folder: pathlib.Path, marks: list[int], window: int, workers: int) -> list[Cost]:
+def ours(
+    folder: pathlib.Path, sampler: str, marks: list[int], window: int, workers: int
+) -> list[Cost]:
     """The same search by engine `ray`."""
-    options = ["--engine", "ray", "--sampler", "ray:optuna", "--seed", "1", "--id", "noop"]
+    options = ["--engine", "ray", "--sampler", sampler, "--seed", "1", "--id", "noop"]
     options += ["--trials", str(max(marks) + window), "--workers", str(workers)]
     command = ("launch.py", "run", str(NOOP), *options, "--runs", str(folder))
     group = Group("ours")
@@ -177,11 +180,12 @@ def main() -> None:
     parser.add_argument("--marks", type=int, nargs="+", default=[100, 500, 1000])
     parser.add_argument("--window", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sampler", default="ray:optuna", help="of ours (ray:optuna)")
     options = parser.parse_args()
     marks = sorted(options.marks)
     theirs = plain(marks, options.window, options.workers)
     with tempfile.TemporaryDirectory() as folder:
-        own = ours(pathlib.Path(folder), marks, options.window, options.workers)
+        own = ours(pathlib.Path(folder), options.sampler, marks, options.window, options.workers)
     print(f"\n{'trials':>8}{'plain CPU':>12}{'ours CPU':>12}{'plain wall':>12}{'ours wall':>12}")
     for mark, one, other in zip(marks, theirs, own, strict=True):
         cells = (one.cpu, other.cpu, one.wall, other.wall)
