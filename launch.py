@@ -1,10 +1,17 @@
 #!/usr/bin/env python3
-"""The door: ``python launch.py VERB``."""
+"""The command line: ``python launch.py VERB``."""
 
 import sys
 
-from cluster.cli import main
-from hpo.leaving import leave
+# Before anything is imported: an older Python cannot even read the rest.
+if sys.version_info < (3, 11):  # noqa: UP036 - whoever types `python` may have any
+    sys.stderr.write(
+        "launch.py: Python 3.11 or newer is needed, and {} is {}.{}: use .venv/bin/python, which "
+        "`make demo` sets up, or another one\n".format(sys.executable, *sys.version_info[:2])
+    )
+    sys.exit(2)
+
+from cluster.cli import command
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    command(sys.argv[1:])

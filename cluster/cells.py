@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from hpo._internal.process_tree import watched
+
 LAUNCH = pathlib.Path(__file__).resolve().parent.parent / "launch.py"
 
 
@@ -18,11 +20,13 @@ def launch(arguments: Sequence[str], log: pathlib.Path) -> int:
     for itself; where this process is killed it goes on, and the same call attaches to it.
     """
     with log.open("a") as out:
-        child = subprocess.Popen(
-            [sys.executable, str(LAUNCH), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
+        child = watched(
+            subprocess.Popen(
+                [sys.executable, str(LAUNCH), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
         )
         try:
             return child.wait()

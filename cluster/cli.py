@@ -7,15 +7,17 @@ import dataclasses
 import importlib
 import os
 import pathlib
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from cluster import options
+from cluster.interrupts import TerminatedError, ignore_signals, raise_signals
 from cluster.options import Parser
+from hpo._internal import process_tree
 from hpo.errors import TuneFleetError, UsageError
+from hpo.leaving import leave
 from hpo.registry import suggest
 
 
@@ -193,18 +195,42 @@ VERBS = {
 }
 
 
-class _TerminatedError(BaseException):
-    """SIGTERM, so that whatever was begun is ended on the way out."""
+def command(arguments: Sequence[str]) -> NoReturn:
+    """Does what was typed and leaves, once every process that was started for it is gone."""
+    raise_signals()
+    try:
+        status = _until_interrupted(arguments)
+    finally:
+        # Whoever cannot wait any longer still has SIGKILL, and then the watchdog does the same.
+        ignore_signals()
+        _end_processes()
+    leave(status)
 
 
-def _terminate(*_: object) -> None:
-    raise _TerminatedError
+def _until_interrupted(arguments: Sequence[str]) -> int:
+    try:
+        return main(arguments)
+    except KeyboardInterrupt:
+        ignore_signals()
+        return 130
+    except TerminatedError:
+        ignore_signals()
+        return 75
+
+
+def _end_processes() -> None:
+    if left := process_tree.end_all():
+        ids = ", ".join(map(str, sorted(left)))
+        print(
+            f"launch.py: still running, since the kernel does not end them: {ids}: "
+            "they wait for a device or a file system, or belong to another user",
+            file=sys.stderr,
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Does what was typed; answers the exit status. Errors are one line on standard error."""
     debug = "--debug" in arguments
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch(list(arguments))
     except TuneFleetError as error:
@@ -212,10 +238,6 @@ def main(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         print(f"launch.py: {error}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        return 130
-    except _TerminatedError:
-        return 75
     except BrokenPipeError:
         # The reader of a pipe such as `| head` has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,7 +11,7 @@ import sys
 import threading
 
 from hpo import env
-from hpo.child import end_own_group
+from hpo.child import end_own_tree
 from hpo.engines.base import Engine, load_engine
 from hpo.errors import TuneFleetError, UsageError
 from hpo.leaving import leave
@@ -65,7 +65,7 @@ def _hear_role() -> None:
     while not line.endswith(b"\n"):
         byte = os.read(sys.stdin.fileno(), 1)
         if not byte:
-            end_own_group()
+            end_own_tree()
         line += byte
     told = json.loads(line)
     os.environ.update(told["environment"])

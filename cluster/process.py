@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import os
 import signal
@@ -14,6 +13,7 @@ from typing import IO
 
 from cluster.plan import ProcessPlan
 from hpo import env
+from hpo._internal.process_tree import watched
 from hpo.errors import PlaceError, TuneFleetError, UsageError
 
 # So many deaths of one process in so short a time will not be mended by another start,
@@ -53,14 +53,16 @@ def start(
     except OSError as error:
         raise PlaceError(f"cannot write {plan.log}: {error.strerror}") from error
     with output:
-        popen = subprocess.Popen(
-            plan.command,
-            env={**os.environ, **plan.environment},
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=keep_open,
+        popen = watched(
+            subprocess.Popen(
+                plan.command,
+                env={**os.environ, **plan.environment},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=keep_open,
+            )
         )
     return Process(plan, popen, collections.deque(maxlen=DEATHS) if deaths is None else deaths)
 
@@ -90,12 +92,3 @@ def last_words(chief: Process, status: int) -> TuneFleetError:
         return UsageError(text) if status == 2 else PlaceError(text)
     lines = chief.plan.log.read_text(errors="replace").splitlines()
     return PlaceError(lines[-1] if lines else f"the chief left with status {status}")
-
-
-def end_rest(chief: Process) -> None:
-    """Ends what a chief that has left had started, and what would outlive it for a while.
-
-    Ray's agents, for example, look for a leader that was killed for more than a minute.
-    """
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(chief.popen.pid, signal.SIGKILL)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hpo import env, errors
+from hpo._internal.process_tree import end_children, watched
 from hpo.errors import PlaceError, StudyError, TuneFleetError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -35,7 +36,7 @@ def ask(
     receiving, sending = os.pipe()
     command = [sys.executable, "-m", module, str(sending), *arguments]
     output = None if debug else subprocess.DEVNULL
-    with subprocess.Popen(
+    asked = subprocess.Popen(
         command,
         pass_fds=[sending],
         env={**environ, **env.of_project(ROOT, environ), "TF_CPP_MIN_LOG_LEVEL": "2"},
@@ -43,7 +44,8 @@ def ask(
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,
-    ) as child:
+    )
+    with watched(asked) as child:
         os.close(sending)
         try:
             with os.fdopen(receiving) as answers:
@@ -95,11 +97,10 @@ def reply(make: Callable[[], dict[str, Any]]) -> str:
     return json.dumps(said)
 
 
-def end_own_group() -> NoReturn:
-    """Ends this process at once, and its fork server, which would go on importing for a while.
-
-    Only where it leads a group of its own: others are not its to end.
-    """
+def end_own_tree() -> NoReturn:
+    """Ends this process at once, with all that it started: a fork server would go on importing."""
+    end_children()
+    # What another thread has started since then, where the group is this process's own.
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(0)

@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS: list[set[str]] = [
     {"errors", "env", "registry", "trial", "parameter", "space", "protocol", "lock", "child"}
     | {"crew", "address", "token_file", "tls", "file_system", "packages", "json_numbers"}
-    | {"reachable", "grid", "leaving"},
+    | {"reachable", "grid", "leaving", "_internal"},
     {
         "keras_tuner_parts",
         "hyperparameters",

@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from cluster.plan import JobPlan, ProcessPlan
-from cluster.process import DEATHS, Process, end_rest, last_words, start, start_chief
+from cluster.process import DEATHS, Process, last_words, start, start_chief
 from hpo import env
+from hpo._internal.process_tree import end_children
 from hpo.address import from_here, joined
 from hpo.crew import EXIT_DISMISSED, Crew
 from hpo.engines.base import load_engine
@@ -200,7 +201,7 @@ class _Supervisor:
         status = chief.popen.poll()
         if status is None:
             return None
-        end_rest(chief)
+        self._end_orphans()
         if status in (2, 3):
             raise last_words(chief, status)
         if status in _FINAL:
@@ -224,6 +225,8 @@ class _Supervisor:
         ended = {n: w for n, w in self._workers.items() if w.popen.poll() is not None}
         # Read after that look: what a worker left for is in the ledger before it is told.
         self._follow_scale()
+        if ended:
+            self._end_orphans()
         wanted = range(len(self._plan.devices))
         for number, worker in ended.items():
             if number not in wanted:
@@ -242,6 +245,15 @@ class _Supervisor:
                 f"see {worker.plan.log}"
             )
         return start(self._plan.worker(number, self._port), worker.deaths)
+
+    def _end_orphans(self) -> None:
+        """Ends what processes of the search that are gone have left running.
+
+        A trial's own child would keep its GPU. Ray's agents look for a leader that was killed for
+        more than a minute.
+        """
+        own = [*self._workers.values(), *([self._chief] if self._chief else [])]
+        end_children(spare=[process.popen.pid for process in own])
 
     def _follow_scale(self) -> None:
         """Plans for as many workers as the ledger says are wanted now."""
@@ -323,5 +335,4 @@ class _Supervisor:
             except subprocess.TimeoutExpired:
                 process.popen.kill()
                 process.popen.wait()
-        if self._chief:
-            end_rest(self._chief)
+        self._end_orphans()

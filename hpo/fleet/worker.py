@@ -21,7 +21,8 @@ import time
 import grpc
 
 from hpo import env, memory
-from hpo.child import end_own_group
+from hpo._internal import process_tree
+from hpo.child import end_own_tree
 from hpo.crew import EXIT_DISMISSED
 from hpo.errors import PlaceError, RefusedError
 from hpo.fleet.client import (
@@ -277,8 +278,12 @@ def prepare(study_file: pathlib.Path) -> TrialProcesses:
     # Trials inherit this: a Ctrl-C is for whoever started us, not for the middle of an epoch.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _pin()
+    process_tree.adopt_orphans()
     processes = TrialProcesses(study_file)
     processes.warm_up()
+    if not os.environ.get(env.SUPERVISED):
+        # `run` watches over the processes that it starts, and nobody over one started by hand.
+        process_tree.watch_children()
     return processes
 
 
@@ -295,4 +300,4 @@ def _die_with_supervisor() -> None:
         while os.read(0, 1):
             time.sleep(0)
     log.info("the process that started this worker is gone")
-    end_own_group()
+    end_own_tree()

@@ -22,6 +22,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any, Self
 
+from hpo._internal.process_tree import watched
 from hpo.errors import PlaceError, RunError, TuneFleetError, UsageError
 from hpo.tensorboard.files import package
 
@@ -91,6 +92,7 @@ def serve(
         text=True,
         cwd=_ROOT,
     )
+    watched(process)
     try:
         address = _address(process)
         _await_answer(address)
