@@ -46,11 +46,11 @@ test-ray-vms: $(VENV)/.dev
 # The HParams page as a person sees it, in Chromium; pictures go to .browser/.
 test-browser: $(VENV)/.browser
 	sh tools/get_browser.sh
-	$(BIN)/python -m pytest -m browser tests/test_browser.py --screenshots=.browser
+	$(BIN)/python -m pytest -m browser tests/integration/test_browser.py --screenshots=.browser
 
 # What takes minutes: hundreds of replayed benchmarks, whose statistics are known beforehand.
 test-long: $(VENV)/.dev data
-	$(BIN)/python -m pytest -m long --timeout=1800 tests/test_statistics.py
+	$(BIN)/python -m pytest -m long --timeout=1800 tests/unit/test_statistics.py
 
 # On a real control plane of Kubernetes, which is built once: needs Go, root and, at first, some
 # fifteen minutes.
@@ -60,7 +60,7 @@ test-k8s: $(VENV)/.dev
 
 # The sampler `gp`, in an environment of its own: PyTorch takes several gigabytes.
 test-gp: $(VENV_GP)/.gp
-	$(VENV_GP)/bin/python -m pytest -m gp tests/test_samplers.py tests/test_sampler_conformance.py
+	$(VENV_GP)/bin/python -m pytest -m gp tests/conformance/test_samplers.py tests/conformance/test_sampler_conformance.py
 
 $(VENV_GP)/.gp: requirements.txt requirements-dev.txt requirements-gp.txt
 	$(PYTHON) -m venv $(VENV_GP)

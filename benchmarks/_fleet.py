@@ -21,7 +21,7 @@ from hpo import env  # noqa: E402
 from hpo.probe import read_study  # noqa: E402
 from hpo.registry import SAMPLERS  # noqa: E402
 from hpo.run import Run, SearchRequest, create_run  # noqa: E402
-from tests.live import wait_until  # noqa: E402
+from tests.support.cli_runs import wait_until  # noqa: E402
 
 NOOP = ROOT / "benchmarks" / "noop_study.py"
 _START_S = 120.0

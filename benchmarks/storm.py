@@ -43,7 +43,7 @@ from _fleet import ROOT
 from hpo.errors import TuneFleetError
 from hpo.run import Run
 from hpo.status import status_of
-from tests.live import LiveRun, points, processes_of
+from tests.support.cli_runs import LiveRun, points, processes_of
 
 STUDY = str(ROOT / "benchmarks" / "storm_study.py")
 SAMPLERS = ("random", "grid", "kt-random", "kt-grid", "kt-bayesian", "kt-hyperband")

@@ -12,10 +12,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.live import LiveRun
+from tests.support.cli_runs import LiveRun
 
 # Fixtures that several files share.
-pytest_plugins = ("tests.books", "tests.ledgers", "tests.strangers")
+pytest_plugins = (
+    "tests.support.written_runs",
+    "tests.support.ledger_fixtures",
+    "tests.support.remote_chiefs",
+)
 
 
 def pytest_configure() -> None:

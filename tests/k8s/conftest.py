@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.k8s.control_plane import ControlPlane
-from tests.live import ROOT, STUDIES, wait_until
+from tests.support.cli_runs import ROOT, STUDIES, wait_until
 
 _NUMBERS = itertools.count()
 

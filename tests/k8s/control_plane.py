@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from tests.live import ROOT, wait_until
+from tests.support.cli_runs import ROOT, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
 BRIDGE, BRIDGE_ADDRESS = "tunefleet-k8s", "10.79.0.1"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.k8s.conftest import Namespace
 from tests.k8s.test_search import TensorBoard, open_tensorboard
-from tests.live import wait_until
+from tests.support.cli_runs import wait_until
 
 pytestmark = pytest.mark.k8s
 

@@ -10,9 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.k8s.conftest import Namespace
-from tests.k8s.control_plane import ControlPlane
-from tests.test_kubernetes_files import (
+from tests.integration.test_kubernetes_files import (
     ADDED,
     FILES,
     OVERLAYS,
@@ -21,6 +19,8 @@ from tests.test_kubernetes_files import (
     of_instance,
     one,
 )
+from tests.k8s.conftest import Namespace
+from tests.k8s.control_plane import ControlPlane
 
 pytestmark = pytest.mark.k8s
 

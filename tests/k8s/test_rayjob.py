@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 from cluster.launchers.kubernetes.templates import templates_of
+from tests.integration.test_kubernetes_files import FILES, Manifest, kustomized, one
 from tests.k8s.conftest import Namespace
 from tests.k8s.control_plane import ControlPlane
-from tests.live import STUDIES, processes_of, wait_until
-from tests.test_kubernetes_files import FILES, Manifest, kustomized, one
+from tests.support.cli_runs import STUDIES, processes_of, wait_until
 
 pytestmark = pytest.mark.k8s
 

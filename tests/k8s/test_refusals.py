@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.k8s.conftest import Namespace
-from tests.live import STUDIES
+from tests.support.cli_runs import STUDIES
 
 pytestmark = pytest.mark.k8s
 

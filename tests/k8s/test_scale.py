@@ -15,7 +15,7 @@ from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.standing import There, part_of
 from tests.k8s.conftest import Namespace
 from tests.k8s.control_plane import ControlPlane
-from tests.live import wait_until
+from tests.support.cli_runs import wait_until
 
 pytestmark = pytest.mark.k8s
 

@@ -14,9 +14,9 @@ from typing import Any, Self
 
 import pytest
 
+from tests.integration.test_kubernetes_files import FILES
 from tests.k8s.conftest import SMALL, Namespace
-from tests.live import ROOT, STUDIES, wait_until
-from tests.test_kubernetes_files import FILES
+from tests.support.cli_runs import ROOT, STUDIES, wait_until
 
 pytestmark = pytest.mark.k8s
 

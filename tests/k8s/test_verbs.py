@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from cluster.secret import secret_of
+from tests.integration.test_kubernetes_files import of_instance
 from tests.k8s.conftest import Namespace
-from tests.live import STUDIES, wait_until
-from tests.test_kubernetes_files import of_instance
+from tests.support.cli_runs import STUDIES, wait_until
 
 pytestmark = pytest.mark.k8s
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from tests.live import ROOT
-from tests.network import Network
+from tests.support.cli_runs import ROOT
+from tests.support.network_namespaces import Network
 
 USER, HOME = "tune", "/home/tune"
 _FILE = ROOT / "cluster" / "vm" / "on-premises.yaml"

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.live import ROOT, wait_until
 from tests.ray_vms.hosts import SshHosts
+from tests.support.cli_runs import ROOT, wait_until
 
 pytestmark = [pytest.mark.ray_vms, pytest.mark.timeout(3000)]
 

@@ -1,0 +1,207 @@
+"""What every engine promises, with real processes.
+
+Nothing is known here of an engine's processes beyond what `status --json` says of them: an
+engine may have a leader alone, which runs its trials itself or elsewhere.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hpo.registry import ENGINES
+from hpo.run import Run
+from tests.conformance.test_samplers import Search
+from tests.support.cli_runs import (
+    ROOT,
+    STUDIES,
+    LiveRun,
+    launch,
+    left_alone,
+    points,
+    read,
+    wait_until,
+)
+
+every_engine = pytest.mark.parametrize(
+    "engine",
+    [pytest.param(name, marks=pytest.mark.ray if name == "ray" else ()) for name in ENGINES],
+)
+Start = Callable[..., LiveRun]
+
+FUNCTION = str(ROOT / "examples" / "plain_function.py")
+SLOW = str(STUDIES / "slow.py")
+
+
+def search(runs: pathlib.Path, engine: str, study: str, *options: str) -> list[dict[str, Any]]:
+    """The attempts of a search that ended as it was asked, and left no process."""
+    arguments = ("run", study, "--engine", engine, "--id", "r", "--runs", str(runs), *options)
+    done = launch(*arguments)
+    assert done.returncode == 0, done.stderr + done.stdout
+    left_alone(runs, 20.0)
+    rows: list[dict[str, Any]] = read(runs, "r", "trials")
+    return rows
+
+
+def some_completed(run: LiveRun, at_least: int = 1) -> dict[str, Any]:
+    """The status, once so many trials have completed."""
+
+    def look() -> Any:
+        status = run.status()
+        return status if status and status["trials"]["completed"] >= at_least else None
+
+    status: dict[str, Any] = wait_until(look, "trials that have completed")
+    return status
+
+
+@every_engine
+def test_a_search_ends_as_asked(tmp_path: pathlib.Path, engine: str) -> None:
+    rows = search(tmp_path, engine, FUNCTION, "--trials", "6", "--seed", "0")
+    assert [row["trial_id"] for row in rows] == [f"{number:04d}" for number in range(6)]
+    assert {(row["state"], row["engine"]) for row in rows} == {("COMPLETED", engine)}
+    status = read(tmp_path, "r")
+    assert (status["state"], status["engine"]) == ("DONE", engine)
+    assert status["trials"]["completed"] == status["trials"]["wanted"] == 6
+    best = min(rows, key=lambda row: row["value"])
+    assert status["best"] == {name: best[name] for name in ("trial_id", "value", "params")}
+    assert status["workers"] == []
+
+
+@every_engine
+def test_a_leader_that_is_killed_runs_no_completed_trial_again(start: Start, engine: str) -> None:
+    options = ("--engine", engine, "--trials", "8", "--seed", "1", "--lease", "5", "--id", "r")
+    run = start("r", "run", SLOW, *options, env={"SLOW_STEP_S": "0.2"})
+    leader = some_completed(run, at_least=2)["chief"]["pid"]
+    completed = [row for row in run.read("trials") if row["state"] == "COMPLETED"]
+    os.kill(leader, signal.SIGKILL)
+    status, out, err = run.wait()
+    if status != 0:
+        # One that takes its search along when it dies is taken up by hand.
+        again = launch("resume", "r", "--runs", str(run.runs))
+        assert again.returncode == 0, out + err + again.stderr
+    rows = run.read("trials")
+    assert [row for row in rows if row in completed] == completed
+    states = collections.defaultdict(list)
+    for row in rows:
+        states[row["trial_id"]].append(row["state"])
+    assert len(states) == 8
+    for name, seen in states.items():
+        assert seen[-1] == "COMPLETED" and seen.count("COMPLETED") == 1, (name, seen)
+    left_alone(run.runs, 20.0)
+
+
+@every_engine
+def test_failures_are_told_apart(tmp_path: pathlib.Path, engine: str) -> None:
+    options = ("--sampler", "grid", "--code-retries", "0", "--same-error", "9")
+    rows = search(tmp_path, engine, str(STUDIES / "failing.py"), *options)
+    ends = {row["params"]["way"]: (row["state"], row["failure"]) for row in rows}
+    assert ends == {
+        "raise": ("FAILED", "CODE"),
+        "nan": ("FAILED", "NAN"),
+        "nothing": ("FAILED", "CODE"),
+        "die": ("FAILED", "CODE"),
+        "fine": ("COMPLETED", None),
+    }
+    assert len(rows) == 5
+    raised = next(row for row in rows if row["params"]["way"] == "raise")
+    assert "ValueError: this point cannot be" in raised["error"]
+    failures = read(tmp_path, "r")["failures"]
+    assert {kind: number for kind, number in failures.items() if number} == {"CODE": 3, "NAN": 1}
+
+
+@every_engine
+def test_a_pruned_trial_is_that_and_no_failure(tmp_path: pathlib.Path, engine: str) -> None:
+    options = ("--pruner", "asha", "--trials", "9", "--seed", "5")
+    rows = search(tmp_path, engine, str(STUDIES / "curves.py"), *options)
+    counts = collections.Counter(row["state"] for row in rows)
+    assert set(counts) == {"COMPLETED", "PRUNED"} and counts.total() == 9
+    for row in rows:
+        # The last rung is the last step: who falls there has trained to its end.
+        assert len(row["history"]) in ((1, 3, 9) if row["state"] == "PRUNED" else (9,))
+        assert row["value"] == min(report["metrics"]["loss"] for report in row["history"])
+        assert row["failure"] is None
+    status = read(tmp_path, "r")
+    assert status["trials"]["pruned"] == counts["PRUNED"]
+    assert status["state"] == "DONE" and sum(status["failures"].values()) == 0
+
+
+@every_engine
+def test_a_search_stops_when_it_is_told_to(start: Start, engine: str) -> None:
+    options = ("--engine", engine, "--trials", "50", "--seed", "1", "--id", "r")
+    run = start("r", "run", SLOW, *options, env={"SLOW_STEP_S": "0.2"})
+    some_completed(run)
+    before = time.monotonic()
+    told = launch("stop", "r", "--now", "--runs", str(run.runs))
+    assert told.returncode == 0, told.stderr
+    status, out, err = run.wait(timeout=30)
+    assert status == 75, out + err
+    assert time.monotonic() - before < 15
+    left_alone(run.runs, 20.0)
+    ended = run.read("status")
+    assert ended["state"] == "STOPPED" and ended["trials"]["running"] == 0
+    assert ended["trials"]["completed"] >= 1
+
+
+@every_engine
+def test_grid_tries_each_point_once_though_a_worker_is_killed(
+    tmp_path: pathlib.Path, start: Start, engine: str
+) -> None:
+    study = tmp_path / "lattice.py"
+    study.write_text(LATTICE)
+    options = ("--engine", engine, "--sampler", "grid", "--workers", "4", "--lease", "5")
+    run = start("r", "run", str(study), *options, "--id", "r")
+    # An engine may have a worker before that has a process.
+    victim = wait_until(lambda: run.busy_worker()["pid"], "a worker's process")
+    os.kill(victim, signal.SIGKILL)
+    status, out, err = run.wait()
+    assert status == 0, out + err
+    rows = run.read("trials")
+    completed = [row["params"] for row in rows if row["state"] == "COMPLETED"]
+    assert completed == [{"n": n, "flag": flag} for n in range(1, 6) for flag in (False, True)]
+    lost = [row for row in rows if row["state"] != "COMPLETED"]
+    assert len(lost) == 1 and lost[0]["failure"] == "PREEMPTED"
+    left_alone(run.runs, 20.0)
+
+
+LATTICE = """
+import time
+
+OBJECTIVE = "loss"
+
+
+def evaluate(hp, report):
+    n, flag = hp.Int("n", 1, 5), hp.Boolean("flag")
+    for step in range(1, 6):
+        report(step, {"loss": n / step + flag})
+        time.sleep(0.3)
+    return {}
+"""
+
+
+@every_engine
+def test_random_does_not_depend_on_the_workers(tmp_path: pathlib.Path, engine: str) -> None:
+    study = str(STUDIES / "small_grid.py")
+    found = [
+        points(
+            search(
+                tmp_path / workers,
+                engine,
+                study,
+                *("--sampler", "random", "--trials", "7", "--seed", "0", "--workers", workers),
+            )
+        )
+        for workers in ("1", "3")
+    ]
+    assert found[0] == found[1]
+    assert len({point for _, point in found[0]}) == 7
+    # And so not on the engine either.
+    alone = Search("random", Run(tmp_path / "1" / "r").study, seed=0).run(7)
+    assert [json.loads(point) for _, point in found[0]] == alone
