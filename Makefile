@@ -11,17 +11,16 @@ endif
 .PHONY: demo test test-ray test-ray-vms test-browser test-long test-gp test-image test-k8s lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
-$(VENV)/.runtime: requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/.runtime: requirements.txt requirements-uv.txt
+	$(PYTHON) tools/set_up.py $(VENV) requirements.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PYTHON) tools/set_up.py $(VENV) requirements-dev.txt
 	touch $@
 
 $(VENV)/.browser: $(VENV)/.dev requirements-browser.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt
+	$(PYTHON) tools/set_up.py $(VENV) requirements-browser.txt
 	touch $@
 
 data: $(VENV)/.runtime
@@ -62,10 +61,8 @@ test-k8s: $(VENV)/.dev
 test-gp: $(VENV_GP)/.gp
 	$(VENV_GP)/bin/python -m pytest -m gp tests/conformance/test_samplers.py tests/conformance/test_sampler_conformance.py
 
-$(VENV_GP)/.gp: requirements.txt requirements-dev.txt requirements-gp.txt
-	$(PYTHON) -m venv $(VENV_GP)
-	$(VENV_GP)/bin/python -m pip install --quiet --disable-pip-version-check \
-	    -r requirements.txt -r requirements-dev.txt -r requirements-gp.txt
+$(VENV_GP)/.gp: requirements.txt requirements-dev.txt requirements-gp.txt requirements-uv.txt
+	$(PYTHON) tools/set_up.py $(VENV_GP) requirements.txt requirements-dev.txt requirements-gp.txt
 	touch $@
 
 # The container image, built and run as a cluster would: see the script for what it needs.
@@ -84,16 +81,15 @@ bench: $(VENV)/.dev data
 	$(BIN)/python benchmarks/sampler_quality.py
 	$(BIN)/python benchmarks/suggestion_cost.py
 
-lock:
-	$(PYTHON) -m venv $(VENV)/lock && $(VENV)/lock/bin/python -m pip install --quiet uv
-	for name in requirements requirements-gpu requirements-dev requirements-browser requirements-gp; do \
-	    $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
-	        --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
-	        $$name.in -o $$name.txt; done
+# With the hash of every file, so that nothing else is ever installed.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+
+lock: $(VENV)/.runtime
+	for name in requirements-uv requirements requirements-gpu requirements-dev \
+	    requirements-browser requirements-gp; do $(COMPILE) $$name.in -o $$name.txt; done
 	# What a cloud's own packages want of a version that is locked already does not count.
-	$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
-	    --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
-	    --override requirements-gpu.txt requirements-vm.in -o requirements-vm.txt
+	$(COMPILE) --override requirements-gpu.txt requirements-vm.in -o requirements-vm.txt
 
 protos: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
