@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from hpo import env, errors
-from hpo._internal.process_tree import end_children, watched
+from hpo._internal.process_tree import adopt_orphans, end_children, watched
 from hpo.errors import PlaceError, StudyError, TuneFleetError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -74,6 +74,7 @@ def understood(text: str, debug: bool = False) -> dict[str, Any]:
 
 def answer(fd: str, make: Callable[[], dict[str, Any]]) -> NoReturn:
     """In the child: answers with what ``make`` gives, or with the error it raises; then ends."""
+    adopt_orphans()
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     text = reply(make)
     # What a person's code has printed: nobody else writes it out before this process ends.
@@ -81,6 +82,8 @@ def answer(fd: str, make: Callable[[], dict[str, Any]]) -> NoReturn:
         sys.stdout.flush()
     with os.fdopen(int(fd), "w") as out:
         out.write(text)
+    # What a person's code has started, and may have made a daemon.
+    end_children()
     # Interpreters with TensorFlow in them take long to leave, or hang.
     os._exit(0)
 
@@ -109,4 +112,5 @@ def end_own_tree() -> NoReturn:
 def _leave_with_parent() -> None:
     while os.read(0, 1):
         continue
+    end_children()
     os._exit(1)

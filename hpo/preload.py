@@ -7,11 +7,14 @@ swallow it, or end the fork server without a word.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pathlib
 import sys
+import warnings
 
 from hpo import env
+from hpo._internal import process_tree
 from hpo.keras_tuner_parts import hyperparameters_class
 from hpo.study import Form, StudyModule
 
@@ -48,7 +51,15 @@ def study() -> StudyModule:
     return module
 
 
+def _adopt_orphans() -> None:
+    """What a trial leaves behind stays below the fork server, which ends with its agent."""
+    process_tree.adopt_orphans()
+    warnings.filterwarnings("ignore", "forkserver: waitpid returned unexpected pid")
+
+
 if env.PRELOAD in os.environ:
+    if multiprocessing.parent_process() is None:
+        _adopt_orphans()
     try:
         module = _load(pathlib.Path(os.environ[env.PRELOAD]))
     except BaseException as error:  # Kept for study(), see above

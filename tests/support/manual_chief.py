@@ -38,6 +38,7 @@ class HandMade:
         trials: int = 2,
         host: str = "127.0.0.1",
         own: dict[str, str] | None = None,
+        study: pathlib.Path = STUDY,
     ) -> None:
         self.port = port
         self.folder = runs / run_id
@@ -45,7 +46,7 @@ class HandMade:
         options = ["--id", run_id, "--runs", str(runs), "--trials", str(trials), "--lease", "5"]
         role = env.Role("chief", host, port).to_env()
         self.process = subprocess.Popen(
-            [sys.executable, "launch.py", "run", str(STUDY), "--seed", "1", *options],
+            [sys.executable, "launch.py", "run", str(study), "--seed", "1", *options],
             cwd=ROOT,
             env={**os.environ, **role, **(own or {})},
             stdout=subprocess.PIPE,
@@ -53,6 +54,11 @@ class HandMade:
             stdin=subprocess.DEVNULL,
             text=True,
         )
+
+    def role(self, worker_id: str) -> dict[str, str]:
+        """The variables that make a process a worker of this chief."""
+        host, _, port = self.address.rpartition(":")
+        return env.Role(worker_id, host.strip("[]"), int(port)).to_env()
 
     @property
     def run(self) -> Run:
