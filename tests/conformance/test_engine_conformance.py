@@ -24,8 +24,8 @@ from tests.support.cli_runs import (
     ROOT,
     STUDIES,
     LiveRun,
+    assert_nothing_left,
     launch,
-    left_alone,
     points,
     read,
     wait_until,
@@ -46,7 +46,7 @@ def search(runs: pathlib.Path, engine: str, study: str, *options: str) -> list[d
     arguments = ("run", study, "--engine", engine, "--id", "r", "--runs", str(runs), *options)
     done = launch(*arguments)
     assert done.returncode == 0, done.stderr + done.stdout
-    left_alone(runs, 20.0)
+    assert_nothing_left(runs)
     rows: list[dict[str, Any]] = read(runs, "r", "trials")
     return rows
 
@@ -95,7 +95,7 @@ def test_a_leader_that_is_killed_runs_no_completed_trial_again(start: Start, eng
     assert len(states) == 8
     for name, seen in states.items():
         assert seen[-1] == "COMPLETED" and seen.count("COMPLETED") == 1, (name, seen)
-    left_alone(run.runs, 20.0)
+    assert_nothing_left(run.runs)
 
 
 @every_engine
@@ -144,7 +144,7 @@ def test_a_search_stops_when_it_is_told_to(start: Start, engine: str) -> None:
     status, out, err = run.wait(timeout=30)
     assert status == 75, out + err
     assert time.monotonic() - before < 15
-    left_alone(run.runs, 20.0)
+    assert_nothing_left(run.runs)
     ended = run.read("status")
     assert ended["state"] == "STOPPED" and ended["trials"]["running"] == 0
     assert ended["trials"]["completed"] >= 1
@@ -168,7 +168,7 @@ def test_grid_tries_each_point_once_though_a_worker_is_killed(
     assert completed == [{"n": n, "flag": flag} for n in range(1, 6) for flag in (False, True)]
     lost = [row for row in rows if row["state"] != "COMPLETED"]
     assert len(lost) == 1 and lost[0]["failure"] == "PREEMPTED"
-    left_alone(run.runs, 20.0)
+    assert_nothing_left(run.runs)
 
 
 LATTICE = """

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.support import surrogate_tables as tables
-from tests.support.cli_runs import ROOT, environment, launch, left_alone, read, wait_until
+from tests.support.cli_runs import ROOT, assert_nothing_left, environment, launch, read, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_a_matrix_is_made_of_runs_that_every_verb_opens(tmp_path: pathlib.Path) 
     winner = data["winner"]["candidates"]
     assert len(winner) == 2 and all(len(c["values"]) == 2 for c in winner)
     assert read(tmp_path, "m-f00")["trials"]["completed"] == 2
-    left_alone(tmp_path, 10)
+    assert_nothing_left(tmp_path)
     # Again: everything is there, and nothing is done twice.
     again = launch(*words, "--top", "2", "--fresh-seeds", "2", "--skip-unsupported")
     assert again.returncode == 0 and "1/4" not in again.stdout

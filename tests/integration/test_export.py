@@ -18,7 +18,7 @@ import pytest
 
 from hpo.run import Run
 from hpo.study import Form
-from tests.support.cli_runs import ROOT, LiveRun, launch, left_alone, wait_until
+from tests.support.cli_runs import ROOT, LiveRun, assert_nothing_left, launch, wait_until
 from tests.support.written_runs import KERAS, Book, save_weights
 
 # Whoever opens the model has Keras, and nothing of this project but the data.
@@ -304,7 +304,7 @@ def test_an_export_that_is_ended_leaves_nothing(
         export.process.send_signal(end)
         assert export.wait()[0] == status
         assert list(out.iterdir()) == []
-        left_alone(runs, 5.0)
+        assert_nothing_left(runs)
     finally:
         export.end()
 

@@ -17,10 +17,11 @@ from tests.support.cli_runs import (
     ROOT,
     STUDIES,
     LiveRun,
+    assert_nothing_left,
     environment,
     launch,
     points,
-    processes_of,
+    wait_for_end,
     wait_until,
 )
 
@@ -59,7 +60,7 @@ def test_a_killed_worker_costs_an_attempt_and_leaves_no_ghost(start: Start) -> N
     lost = [row for row in rows if row["failure"] == "PREEMPTED"]
     assert [row["trial_id"] for row in lost] == [worker["trial_id"]]
     assert len(points(rows)) == 6
-    assert run.processes() == []
+    assert_nothing_left(run.runs)
 
 
 def test_a_killed_chief_comes_back_and_forgets_nothing(start: Start) -> None:
@@ -83,7 +84,7 @@ def test_nothing_outlives_a_killed_run_and_resume_goes_on(start: Start) -> None:
     run.busy_worker()
     run.process.kill()
     run.process.wait()
-    wait_until(lambda: run.processes() == [], "nothing is left", timeout=15)
+    wait_for_end(run.runs)
     status = run.status()
     assert status is not None
     assert status["state"] == "STOPPED"
@@ -103,7 +104,7 @@ def test_one_interrupt_lets_running_trials_end(start: Start) -> None:
     assert status == 130
     rows = run.read("trials")
     assert {row["state"] for row in rows} == {"COMPLETED"}
-    assert run.processes() == []
+    assert_nothing_left(run.runs)
     assert (run.status() or {})["state"] == "STOPPED"
 
 
@@ -115,7 +116,7 @@ def test_two_interrupts_put_running_trials_back(start: Start) -> None:
     run.process.send_signal(signal.SIGINT)
     status, _, _ = run.wait(timeout=30)
     assert status == 130
-    assert run.processes() == []
+    assert_nothing_left(run.runs)
     counts = (run.status() or {})["trials"]
     assert counts["waiting"] >= 1
     assert counts["failed"] == counts["running"] == 0
@@ -155,7 +156,7 @@ def test_a_search_ends_while_its_sampler_still_thinks(start: Start) -> None:
     stopped = launch("stop", "r", "--runs", str(run.runs))
     assert stopped.returncode == 0, stopped.stderr
     assert run.wait(timeout=30)[0] == 75
-    assert run.processes() == []
+    assert_nothing_left(run.runs)
     assert (run.status() or {})["state"] == "STOPPED"
     again = launch("resume", "r", "--runs", str(run.runs))
     assert again.returncode == 0, again.stderr
@@ -230,7 +231,7 @@ def test_a_disk_that_fills_up_stops_the_search_and_costs_no_result(
     assert process.returncode == 3, err
     assert err.count("\n") == 1, err
     assert "full" in err
-    wait_until(lambda: processes_of(str(runs)) == [], "nothing is left", timeout=2)
+    assert_nothing_left(runs)
     ballast.unlink()
     before = completed()
     resumed = launch("resume", "slow", "--runs", str(runs))

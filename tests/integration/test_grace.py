@@ -21,9 +21,9 @@ from tests.integration.test_faults import SLOW, completed_once
 from tests.support.cli_runs import (
     ROOT,
     LiveRun,
+    assert_nothing_left,
     environment,
     launch,
-    left_alone,
     points,
     wait_until,
 )
@@ -41,7 +41,7 @@ def terminated(start: Start, grace: str, step_s: str) -> tuple[LiveRun, float]:
     status, out, err = run.wait()
     assert status == 75, out + err
     assert f"within {grace} s" in out
-    left_alone(run.runs, 2.0)
+    assert_nothing_left(run.runs)
     return run, time.monotonic() - asked
 
 
@@ -88,7 +88,7 @@ def test_a_chief_that_dies_meanwhile_drains_again(start: Start) -> None:
     assert run.wait()[0] == 75
     # Two were running and no other was handed out by the chief that came back.
     assert len(run.read("trials")) <= 4
-    left_alone(run.runs, 2.0)
+    assert_nothing_left(run.runs)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hpo._internal.process_tree import processes
-from tests.support.cli_runs import ROOT, STUDIES, LiveRun, launch, left_alone, wait_until
+from tests.support.cli_runs import ROOT, STUDIES, LiveRun, launch, wait_for_end, wait_until
 from tests.support.manual_chief import HandMade, free_port
 
 # Starts a process as a daemon does: a session of its own, its parent gone, nothing of its
@@ -100,7 +100,7 @@ def test_a_killed_run_leaves_nothing_and_can_be_resumed(
     assert any(map(is_alive, daemons()))
     run.process.kill()
     wait_until(lambda: not any(map(is_alive, daemons())), "no daemon is left")
-    left_alone(run.runs, 120.0)
+    wait_for_end(run.runs)
     resumed = launch("resume", "r", "--runs", str(run.runs))
     assert resumed.returncode == 0, resumed.stderr
     rows = run.read("trials")
@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_with_its_workers_stopped_leaves_nothing(
     for pid in own - {run.process.pid} - watchdogs():
         os.kill(pid, signal.SIGSTOP)
     run.process.kill()
-    left_alone(run.runs, 120.0)
+    wait_for_end(run.runs)
 
 
 def watchdogs() -> set[int]:

@@ -16,7 +16,15 @@ import pytest
 from hpo.engines.base import load_engine
 from hpo.engines.ray_tune.room import Node, Share, fitting, share
 from hpo.errors import UsageError
-from tests.support.cli_runs import STUDIES, LiveRun, launch, left_alone, points, wait_until
+from tests.support.cli_runs import (
+    STUDIES,
+    LiveRun,
+    assert_nothing_left,
+    launch,
+    points,
+    wait_for_end,
+    wait_until,
+)
 
 RAY = ("--engine", "ray", "--seed", "1")
 Start = Callable[..., LiveRun]
@@ -56,7 +64,7 @@ def test_every_point_of_a_grid_once_whatever_happens_to_it(start: Start) -> None
     assert "troubled.py" in words["raise"] and "ValueError: there is no" in words["raise"]
     assert "SIGKILL" in words["die"]
     assert "loss is nan at step 1" in words["nan"]
-    left_alone(run.runs, 30.0)
+    assert_nothing_left(run.runs)
 
 
 @pytest.mark.ray
@@ -76,7 +84,7 @@ def test_a_search_outlives_its_leader_and_then_its_run(start: Start) -> None:
     wait_until(lambda: len((run.status() or {})["workers"]) == 3, "three workers")
     run.process.kill()
     run.process.wait()
-    left_alone(run.runs, 30.0)
+    wait_for_end(run.runs)
     before = [row for row in run.read("trials") if row["state"] == "COMPLETED"]
     resumed = LiveRun(run.runs, "slow", "resume", "slow", env=slowly)
     try:
@@ -84,7 +92,7 @@ def test_a_search_outlives_its_leader_and_then_its_run(start: Start) -> None:
         stopped = launch("stop", "slow", "--runs", str(run.runs))
         assert stopped.returncode == 0, stopped.stderr
         assert resumed.wait()[0] in (0, 75)
-        left_alone(run.runs, 30.0)
+        assert_nothing_left(run.runs)
     finally:
         resumed.end()
     rows = run.read("trials")
@@ -116,7 +124,7 @@ def test_a_keras_trial_goes_on_from_its_checkpoint_and_leaves_its_weights(start:
     assert "Epoch 6/6" in log and "Epoch 2/6" not in log
     assert [path.name for path in (folder / "weights").iterdir()] == ["0000.weights.h5"]
     assert run.read("best")["test"]["accuracy"] > 0
-    left_alone(run.runs, 30.0)
+    assert_nothing_left(run.runs)
 
 
 # --- without Ray --------------------------------------------------------------------------

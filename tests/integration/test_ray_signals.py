@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli_runs import STUDIES, LiveRun, left_alone, processes_of, wait_until
+from tests.support.cli_runs import STUDIES, LiveRun, assert_nothing_left, processes_of, wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -38,7 +38,7 @@ def test_ctrl_c_lets_trials_end_and_a_second_one_does_not(start: Start) -> None:
     assert (status, "Traceback" in err) == (130, False), out + err
     rows = run.read("trials")
     assert {row["state"] for row in rows} == {"COMPLETED"} and len(rows) < 20
-    left_alone(run.runs, 20.0)
+    assert_nothing_left(run.runs)
 
     endlessly = {"SLOW_STEP_S": "60"}
     again = start("slow", "resume", "slow", env=endlessly)
@@ -52,7 +52,7 @@ def test_ctrl_c_lets_trials_end_and_a_second_one_does_not(start: Start) -> None:
     status, out, err = again.wait()
     assert (status, "Traceback" in err) == (130, False), out + err
     assert time.monotonic() - asked < 20
-    left_alone(run.runs, 20.0)
+    assert_nothing_left(run.runs)
     fates = [(row["state"], row["failure"]) for row in again.read("trials")]
     assert fates[: len(rows)] == [("COMPLETED", None)] * len(rows)
     assert set(fates[len(rows) :]) <= {("FAILED", "PREEMPTED"), ("WAITING", None)}
@@ -68,7 +68,7 @@ def test_sigterm_saves_a_trial_and_gives_it_back(start: Start) -> None:
     run.process.send_signal(signal.SIGTERM)
     status, out, err = run.wait()
     assert status == 75, out + err
-    left_alone(run.runs, 20.0)
+    assert_nothing_left(run.runs)
     first = run.read("trials")[0]
     assert (first["state"], first["failure"]) == ("FAILED", "PREEMPTED")
     assert "saved and given back" in first["error"]
@@ -95,7 +95,7 @@ def test_sigterm_to_all_processes_leaves_trials_their_grace(start: Start) -> Non
         os.kill(pid, signal.SIGTERM)
     status, out, err = run.wait()
     assert status == 75 and "LOST" not in out, out + err
-    left_alone(run.runs, 20.0)
+    assert_nothing_left(run.runs)
     (first, *_) = run.read("trials")
     assert (first["attempt"], first["state"]) == (1, "COMPLETED")
 
@@ -110,7 +110,7 @@ def test_sigterm_puts_back_what_outlasts_the_grace(start: Start) -> None:
     status, out, err = run.wait()
     assert status == 75, out + err
     assert 1 < time.monotonic() - asked < 25
-    left_alone(run.runs, 20.0)
+    assert_nothing_left(run.runs)
     assert {row["failure"] for row in run.read("trials") if row["state"] != "WAITING"} == {
         "PREEMPTED"
     }

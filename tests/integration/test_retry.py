@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.integration.test_bad_input import refused
 from tests.integration.test_faults import SLOW
-from tests.support.cli_runs import STUDIES, LiveRun, launch, points, wait_until
+from tests.support.cli_runs import STUDIES, LiveRun, launch, points, wait_for_end, wait_until
 
 MENDING = str(STUDIES / "mending.py")
 ONCE = ("--code-retries", "0", "--same-error", "9")
@@ -94,7 +94,7 @@ def test_a_retry_that_is_interrupted_goes_on_as_any_run(
     wait_until(lambda: len(trials(runs, "mend")) == 8, "both attempts are in the ledger")
     run.process.kill()
     run.process.wait()
-    wait_until(lambda: run.processes() == [], "nothing is left", timeout=15)
+    wait_for_end(run.runs)
     assert launch("resume", "mend", "--runs", str(runs)).returncode == 0
     latest = {row["trial_id"]: row["state"] for row in trials(runs, "mend")}
     assert list(latest.values()) == ["COMPLETED"] * 6

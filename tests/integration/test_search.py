@@ -17,6 +17,7 @@ from tests.support.cli_runs import (
     ROOT,
     STUDIES,
     LiveRun,
+    assert_nothing_left,
     launch,
     points,
     processes_of,
@@ -321,8 +322,8 @@ def test_a_search_that_is_told_to_end_while_it_reads_leaves_nothing(
     run = start("long", "run", str(study), "--id", "long")
     wait_until(lambda: len(run.processes()) >= 3, "the study is being read")
     run.process.terminate()
-    assert run.wait(timeout=10)[0] == 75
-    wait_until(lambda: run.processes() == [], "nothing is left", timeout=2)
+    assert run.wait()[0] == 75
+    assert_nothing_left(run.runs)
 
 
 def test_more_trials_for_a_run_that_is_under_way_are_refused(

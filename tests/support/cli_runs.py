@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -18,9 +17,12 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _MARKER = "TUNEFLEET_TEST_RUNS"
 STUDIES = ROOT / "tests" / "support" / "studies"
+# A wait ends when what it waits for has happened. Only a hang takes as long as this, also on a
+# machine that does much else.
+PATIENCE_S = 240.0
 
 
-def launch(*arguments: str, env: dict[str, str] | None = None, timeout: float = 120) -> Any:
+def launch(*arguments: str, env: dict[str, str] | None = None, timeout: float = PATIENCE_S) -> Any:
     """A finished `launch.py`, its output as text."""
     return subprocess.run(
         [sys.executable, "launch.py", *arguments],
@@ -39,7 +41,7 @@ def environment(arguments: Sequence[str], own: dict[str, str] | None = None) -> 
     return {**os.environ, _MARKER: runs, **(own or {})}
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = 120.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> Any:
     """What ``condition`` gives once it is true."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -101,7 +103,7 @@ class LiveRun:
         worker: dict[str, Any] = wait_until(look, "a worker in the middle of a trial")
         return worker
 
-    def wait(self, timeout: float = 120.0) -> tuple[int, str, str]:
+    def wait(self, timeout: float = PATIENCE_S) -> tuple[int, str, str]:
         """The exit status and the output, once it has left."""
         out, err = self.process.communicate(timeout=timeout)
         return self.process.returncode, out, err
@@ -138,17 +140,27 @@ def processes_of(marker: str) -> list[int]:
     return found
 
 
-def left_alone(runs: pathlib.Path, timeout: float) -> None:
-    """Nothing of what ran under ``runs`` is there any more, or will be after ``timeout``."""
+def assert_nothing_left(runs: pathlib.Path) -> None:
+    """No process of what ran under ``runs`` is left: what its commands promise as they return."""
+    left = [_described(pid) for pid in processes_of(str(runs))]
+    assert left == [], left
+
+
+def wait_for_end(runs: pathlib.Path) -> None:
+    """Waits until no process of what ran under ``runs`` is left, where its command was killed."""
     try:
-        wait_until(lambda: processes_of(str(runs)) == [], "no process is left", timeout)
+        wait_until(lambda: processes_of(str(runs)) == [], "no process is left")
     except AssertionError as error:
-        left = []
-        for pid in processes_of(str(runs)):
-            with contextlib.suppress(OSError):
-                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                left.append(f"{pid}: {b' '.join(words)[:160].decode()}")
+        left = [_described(pid) for pid in processes_of(str(runs))]
         raise AssertionError(f"{error}; there are: {left}") from None
+
+
+def _described(pid: int) -> str:
+    try:
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return f"{pid}: gone by now"
+    return f"{pid}: {b' '.join(words)[:160].decode()}"
 
 
 def points(rows: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
