@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.cli_runs import LiveRun
+from tests.support.preloaded_python import PreloadedPython
 
 # Fixtures that several files share.
 pytest_plugins = (
@@ -58,6 +59,14 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     subprocess.run(["mount", *options], check=True)
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PreloadedPython]:
+    """Python processes that begin with TensorFlow and Keras imported."""
+    python = PreloadedPython(tmp_path_factory.mktemp("preloaded"))
+    yield python
+    python.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import h5py
@@ -17,7 +15,7 @@ import pytest
 from hpo.checkpoint_store import CheckpointStore
 from hpo.schedule import Schedule
 from hpo.trial import Answer
-from tests.support.cli_runs import ROOT
+from tests.support.preloaded_python import PreloadedPython
 
 # In a process of its own: what a trial leaves in TensorFlow would be in the next one's way.
 SCRIPT = """
@@ -79,15 +77,12 @@ def callbacks(hp):
 """
 
 
-@pytest.fixture
-def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    (tmp_path / "study_under_test.py").write_text(STUDY)
-    return tmp_path
-
-
 @dataclasses.dataclass
 class Trial:
+    """Trials of the study in ``folder``, each in a process of its own."""
+
     folder: pathlib.Path
+    python: PreloadedPython
 
     def run(self, **options: Any) -> dict[str, Any]:
         defaults = {
@@ -99,21 +94,21 @@ class Trial:
         }
         schedule = dataclasses.asdict(options.pop("schedule", Schedule()))
         chosen = {**defaults, "checkpoint": None, "schedule": schedule, **options}
-        done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(self.folder), json.dumps(chosen)],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
+        done = self.python.run(SCRIPT, str(self.folder), json.dumps(chosen))
         assert done.returncode == 0, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         answer["said"] = done.stdout
         return answer
 
 
-def test_a_trial_goes_on_to_the_last_digit(folder: pathlib.Path) -> None:
+@pytest.fixture
+def trial(tmp_path: pathlib.Path, preloaded: PreloadedPython) -> Trial:
+    (tmp_path / "study_under_test.py").write_text(STUDY)
+    return Trial(tmp_path, preloaded)
+
+
+def test_a_trial_goes_on_to_the_last_digit(trial: Trial) -> None:
     """Weights, optimizer, dropout, the order of the data and what the callbacks count."""
-    trial = Trial(folder)
     whole = trial.run(schedule=Schedule(epochs=2))
     assert list(whole["checkpoints"]) == ["2", "4", "6"]
     for epoch in ("2", "4"):
@@ -123,8 +118,7 @@ def test_a_trial_goes_on_to_the_last_digit(folder: pathlib.Path) -> None:
         assert rest["weights"], "the best epoch may lie before the checkpoint"
 
 
-def test_the_best_epoch_before_a_checkpoint_is_not_forgotten(folder: pathlib.Path) -> None:
-    trial = Trial(folder)
+def test_the_best_epoch_before_a_checkpoint_is_not_forgotten(trial: Trial) -> None:
     whole = trial.run(schedule=Schedule(epochs=1))
     kept = _arrays(whole["weights"])
     last = trial.run(checkpoint=whole["checkpoints"]["6"])
@@ -148,26 +142,20 @@ def _arrays(path: str) -> dict[str, Any]:
     return arrays
 
 
-def test_another_trial_goes_on_from_the_model_and_not_from_its_values(
-    folder: pathlib.Path,
-) -> None:
-    trial = Trial(folder)
+def test_another_trial_goes_on_from_the_model_and_not_from_its_values(trial: Trial) -> None:
     first = trial.run(epochs=2, schedule=Schedule(last=True))
     promoted = trial.run(trial_id="0009", epochs=4, checkpoint=first["checkpoints"]["2"])
     assert promoted["went_on_after"] is None
     assert [step for step, _ in promoted["reports"]] == [3, 4]
 
 
-def test_nobody_goes_on_from_a_trial_that_was_ended_early(folder: pathlib.Path) -> None:
-    stopped = Trial(folder).run(patience=3, schedule=Schedule(last=True))
+def test_nobody_goes_on_from_a_trial_that_was_ended_early(trial: Trial) -> None:
+    stopped = trial.run(patience=3, schedule=Schedule(last=True))
     assert stopped["checkpoints"] == {}
 
 
 @pytest.mark.parametrize("harm", ["torn", "other", "empty"])
-def test_a_checkpoint_that_does_not_fit_costs_a_new_start_only(
-    folder: pathlib.Path, harm: str
-) -> None:
-    trial = Trial(folder)
+def test_a_checkpoint_that_does_not_fit_costs_a_new_start_only(trial: Trial, harm: str) -> None:
     first = trial.run(epochs=2, schedule=Schedule(epochs=1))
     path = pathlib.Path(first["checkpoints"]["1"])
     if harm == "torn":
@@ -182,11 +170,10 @@ def test_a_checkpoint_that_does_not_fit_costs_a_new_start_only(
         assert again["reports"] == first["reports"]
 
 
-def test_a_training_that_was_over_is_not_gone_on_with(folder: pathlib.Path) -> None:
+def test_a_training_that_was_over_is_not_gone_on_with(trial: Trial) -> None:
     """Early stopping ended it in the epoch that was saved: one more would be one too many."""
-    study = folder / "study_under_test.py"
+    study = trial.folder / "study_under_test.py"
     study.write_text(STUDY.replace('"val_loss", patience=4', '"val_loss", patience=1, min_delta=9'))
-    trial = Trial(folder)
     whole = trial.run(schedule=Schedule(epochs=1))
     last = str(len(whole["reports"]))
     assert int(last) < 6, "it was stopped early"
@@ -202,17 +189,16 @@ def fit(hp, model, data, callbacks):
 """
 
 
-def test_a_fit_of_ones_own_is_never_saved_and_goes_on(folder: pathlib.Path) -> None:
+def test_a_fit_of_ones_own_is_never_saved_and_goes_on(trial: Trial) -> None:
     """Nobody could go on from its checkpoint, so a worker that has to go lets it train."""
-    (folder / "study_under_test.py").write_text(STUDY + OWN_FIT)
-    done = Trial(folder).run(schedule=Schedule(epochs=1), patience=1, at_last=Answer.SUSPEND)
+    (trial.folder / "study_under_test.py").write_text(STUDY + OWN_FIT)
+    done = trial.run(schedule=Schedule(epochs=1), patience=1, at_last=Answer.SUSPEND)
     assert done["checkpoints"] == {}
     assert [step for step, _ in done["reports"]] == [1, 2, 3]
     assert done["weights"] and not done["suspended"]
 
 
-def test_a_trial_that_is_told_so_saves_itself_and_leaves(folder: pathlib.Path) -> None:
-    trial = Trial(folder)
+def test_a_trial_that_is_told_so_saves_itself_and_leaves(trial: Trial) -> None:
     left = trial.run(patience=2, at_last=Answer.SUSPEND)
     assert left["suspended"] and list(left["checkpoints"]) == ["2"]
     assert [step for step, _ in left["reports"]] == [1, 2]
@@ -220,8 +206,8 @@ def test_a_trial_that_is_told_so_saves_itself_and_leaves(folder: pathlib.Path) -
     assert not at_the_end["suspended"], "it was done anyway"
 
 
-def test_a_checkpoint_holds_no_pickle(folder: pathlib.Path) -> None:
-    done = Trial(folder).run(epochs=1, schedule=Schedule(epochs=1))
+def test_a_checkpoint_holds_no_pickle(trial: Trial) -> None:
+    done = trial.run(epochs=1, schedule=Schedule(epochs=1))
     with np.load(done["checkpoints"]["1"], allow_pickle=False) as found:
         assert all(found[name].dtype != object for name in found)
 
