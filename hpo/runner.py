@@ -6,12 +6,11 @@ import pathlib
 import random
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpo import env, memory
 from hpo.errors import StudyError
 from hpo.hyperparameters import to_hyperparameters
-from hpo.inputs import Inputs, prepare, skip_epochs
 from hpo.link import Link, Outcome, TrialOrder
 from hpo.precision import apply as apply_precision
 from hpo.settings import EARLY_STOPPING
@@ -19,6 +18,9 @@ from hpo.space import SearchSpace
 from hpo.study import Form, StudyModule, metrics_of
 from hpo.told import ReportFn, Told
 from hpo.trial import Failure, Params
+
+if TYPE_CHECKING:
+    from hpo.inputs import Inputs
 
 
 def run_trial(
@@ -72,6 +74,9 @@ def inputs_of(
     module: StudyModule, params: Mapping[str, Any], order: TrialOrder | None = None
 ) -> Inputs:
     """The study's data, batched as ``params`` and the trial ``order`` say."""
+    # It brings NumPy in, which an agent and a plain function do without.
+    from hpo.inputs import prepare
+
     batch_size = batch_size_of(module, params)
     if order is None:
         return prepare(module.load_data(), batch_size, split_seed=0, shuffle_seed=0)
@@ -81,7 +86,8 @@ def inputs_of(
 
 
 def _fit(module: StudyModule, order: TrialOrder, link: Link, scratch: pathlib.Path) -> Outcome:
-    # It brings Keras in, which this module's importers do without.
+    # They bring Keras and NumPy in, which this module's importers do without.
+    from hpo.inputs import skip_epochs
     from hpo.watch import Watch
 
     set_up_tensorflow(order.seed, order.settings.get("precision"))

@@ -181,8 +181,7 @@ def test_help_loads_nothing_heavy() -> None:
 )
 def test_whoever_leads_or_serves_a_search_does_without_tensorflow(part: str) -> None:
     loaded = loaded_by(f"import hpo.{part}")
-    assert loaded & {"tensorflow", "keras", "keras_tuner", "tensorboard", "cryptography"} == set()
-    assert not loaded & {"ray", "optuna"}
+    assert loaded & HEAVY <= {"grpc", "google"}
 
 
 def test_what_runs_in_a_ray_actor_does_without_tensorflow() -> None:
