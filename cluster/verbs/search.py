@@ -37,7 +37,7 @@ from hpo.run import (
     open_run,
 )
 from hpo.schedule import EVERY_TWO_MINUTES
-from hpo.status import is_live
+from hpo.status import is_live, status_of
 from hpo.study import Study, find_study
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
     if found:
         if not is_live(found):
             _check_kept(found, args)
+        if not role and not args.set and status_of(found)["state"] == "DONE":
+            # Nothing is left to do, so nothing is started for it.
+            print(f"run {found.id}", flush=True)
+            _sum_up(found, spec, 0, args.debug)
+            return 0
         found = with_settings(found, args.set)
         return _lead_or_search(found, role, spec, args.debug, local.Reserve([]))
     devices = _devices(spec, request.engine)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.cli_runs import STUDIES, LiveRun, launch, processes_of
+from tests.support.preloaded_python import PreloadedPython
 
 SLOW = str(STUDIES / "slow.py")
 HEAD = "OBJECTIVE = 'loss'\n"
@@ -111,7 +112,7 @@ def test_what_was_typed(tmp_path: pathlib.Path, arguments: tuple[str, ...], said
 def test_what_a_study_says(tmp_path: pathlib.Path, text: str, said: str) -> None:
     study = tmp_path / "mine.py"
     study.write_text(text)
-    line = refused(tmp_path / "runs", "run", str(study), "--id", "mine")
+    line = refused(tmp_path / "runs", "run", str(study), "--id", "mine", "--workers", "1")
     assert said in line
     assert "mine.py" in line or "n'" in line or "GRID" in line
 
@@ -127,6 +128,15 @@ def build_model(hp):
 """
 
 
+# What a worker of `run` does with a study before there is a run.
+READ = """
+import pathlib, sys
+from hpo.probe import question
+from hpo.study import StudyModule
+question(StudyModule(pathlib.Path(sys.argv[1])))
+"""
+
+
 @pytest.mark.parametrize(
     ("rest", "said"),
     [
@@ -136,10 +146,22 @@ def build_model(hp):
         ("    raise OSError('no luck')\n", "OSError: no luck"),
     ],
 )
-def test_what_a_model_is(tmp_path: pathlib.Path, rest: str, said: str) -> None:
+def test_what_a_model_is(
+    tmp_path: pathlib.Path, preloaded: PreloadedPython, rest: str, said: str
+) -> None:
     study = tmp_path / "mine.py"
     study.write_text(KERAS + rest)
-    assert said in refused(tmp_path / "runs", "run", str(study), "--id", "mine")
+    reading = preloaded.run(READ, str(study))
+    assert reading.returncode == 1
+    last = reading.stderr.splitlines()[-1]
+    assert last.startswith("hpo.errors.StudyError") and study.name in last and said in last
+
+
+def test_a_model_that_cannot_be_is_refused_in_one_line(tmp_path: pathlib.Path) -> None:
+    study = tmp_path / "mine.py"
+    study.write_text(KERAS + "    return None\n")
+    command = ("run", str(study), "--id", "mine", "--workers", "1")
+    assert "returned NoneType" in refused(tmp_path / "runs", *command)
 
 
 def test_a_float_without_a_step_cannot_be_a_grid(tmp_path: pathlib.Path) -> None:

@@ -54,6 +54,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(runs / "digits-3")
 
 
+@pytest.fixture(scope="module")
+def exported(run: Run, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with the best model of the run, exported by the command line."""
+    folder = tmp_path_factory.mktemp("model")
+    done = export(run, folder / "best.keras")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(folder / "best.keras") in done.stdout
+    return folder
+
+
 def export(run: Run, out: pathlib.Path, **options: Any) -> Any:
     runs = str(run.folder.parent)
     return launch("export", run.id, "--out", str(out), "--runs", runs, **options)
@@ -100,20 +110,17 @@ def refused(run: Run, out: pathlib.Path, status: int = 2, **options: Any) -> str
 # --- what is exported ------------------------------------------------------------------
 
 
-def test_the_model_is_the_one_that_was_tested(run: Run, tmp_path: pathlib.Path) -> None:
-    out = tmp_path / "best.keras"
-    done = export(run, out)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert str(out) in done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.keras", "best.keras.json"]
-    found = python(OPEN, str(out), str(ROOT), cwd=tmp_path)
+def test_the_model_is_the_one_that_was_tested(
+    run: Run, exported: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    assert sorted(path.name for path in exported.iterdir()) == ["best.keras", "best.keras.json"]
+    found = python(OPEN, str(exported / "best.keras"), str(ROOT), cwd=tmp_path)
     assert found == pytest.approx(best(run)["test"], rel=1e-5)
 
 
-def test_the_story_beside_it_is_complete(run: Run, tmp_path: pathlib.Path) -> None:
-    out = tmp_path / "best.keras"
-    assert export(run, out).returncode == 0
-    story = json.loads((tmp_path / "best.keras.json").read_text())
+def test_the_story_beside_it_is_complete(run: Run, exported: pathlib.Path) -> None:
+    out = exported / "best.keras"
+    story = json.loads((exported / "best.keras.json").read_text())
     text = (ROOT / "docs" / "export.md").read_text()
     assert all(f"`{name}`" in text for name in story)
     winner = best(run)
@@ -144,30 +151,19 @@ def test_the_story_beside_it_is_complete(run: Run, tmp_path: pathlib.Path) -> No
     assert story["versions"]["tunefleet"] == commit()
 
 
-def test_its_command_finds_the_same_winner_again(run: Run, tmp_path: pathlib.Path) -> None:
-    out = tmp_path / "best.keras"
-    assert export(run, out).returncode == 0
-    command = json.loads((tmp_path / "best.keras.json").read_text())["command"]
+def test_its_command_finds_the_same_winner_again(
+    run: Run, exported: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    command = json.loads((exported / "best.keras.json").read_text())["command"]
     program, file, *arguments = shlex.split(command)
     assert (program, file, arguments[:2]) == ("python", "launch.py", ["run", "digits"])
     runs = tmp_path / "runs"
-    done = launch(*arguments, "--id", "again", "--runs", str(runs))
+    done = launch(*arguments, "--workers", "1", "--id", "again", "--runs", str(runs))
     assert done.returncode == 0, done.stderr
     second = Run(runs / "again")
     assert run.request.differences(second.request) == []
     first, again = best(run), best(second)
     assert {**again, "test": None} == {**first, "test": None}
-
-
-def test_its_command_names_the_points_to_start_from(tmp_path: pathlib.Path) -> None:
-    book = book_of(tmp_path)
-    request = dataclasses.replace(book.run.request, start=[{"rate": 0.25}])
-    book.writer.set_meta({"request": dataclasses.asdict(request)})
-    book.close()
-    assert export(book.run, tmp_path / "best.keras").returncode == 0
-    story = json.loads((tmp_path / "best.keras.json").read_text())
-    assert story["start"] == [{"rate": 0.25}]
-    assert "--start start.json" in story["command"]
 
 
 def test_best_says_how_long_the_winner_was_fitted(run: Run) -> None:
@@ -183,23 +179,23 @@ def book_of(folder: pathlib.Path, text: str = KERAS, layer: str = "dense", **stu
     return book
 
 
-def test_a_run_that_goes_on_gives_its_best_so_far(tmp_path: pathlib.Path) -> None:
+def test_a_run_that_goes_on_gives_its_best_so_far_by_the_study_as_it_was(
+    tmp_path: pathlib.Path,
+) -> None:
     book = book_of(tmp_path)
-    out = tmp_path / "so-far.keras"
-    done = export(book.run, out)
+    request = dataclasses.replace(book.run.request, start=[{"rate": 0.25}])
+    book.writer.set_meta({"request": dataclasses.asdict(request)})
+    pathlib.Path(request.study).write_text("no study any more")
+    done = export(book.run, tmp_path / "so-far.keras")
+    book.close()
     assert done.returncode == 0 and "best so far" in done.stderr
+    story = json.loads((tmp_path / "so-far.keras.json").read_text())
     # Right for three of the four test examples.
-    assert json.loads((tmp_path / "so-far.keras.json").read_text())["test"]["accuracy"] == 0.75
-    book.close()
-
-
-def test_an_edited_study_is_exported_as_it_was(tmp_path: pathlib.Path) -> None:
-    book = book_of(tmp_path)
-    book.close()
-    pathlib.Path(book.run.request.study).write_text("no study any more")
-    assert export(book.run, tmp_path / "best.keras").returncode == 0
-    story = json.loads((tmp_path / "best.keras.json").read_text())
+    assert story["test"]["accuracy"] == 0.75
     assert str(book.run.folder.resolve() / "study.py") in story["command"]
+    # Its command names the points to start from, too.
+    assert story["start"] == [{"rate": 0.25}]
+    assert "--start start.json" in story["command"]
 
 
 OWN_LAYER = KERAS.replace(

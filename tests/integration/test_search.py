@@ -14,6 +14,7 @@ import pytest
 
 from hpo.tensorboard.server import serve
 from tests.support.cli_runs import (
+    PATIENCE_S,
     ROOT,
     STUDIES,
     LiveRun,
@@ -177,7 +178,7 @@ def test_a_keras_study_repeats_to_the_last_digit(tmp_path: pathlib.Path) -> None
 
 def test_a_persons_own_keras_file_is_seen_in_tensorboard(tmp_path: pathlib.Path) -> None:
     study = str(ROOT / "examples" / "keras_model.py")
-    rows = run(tmp_path, "own", study, "--trials", "3", "--epochs", "2")
+    rows = run(tmp_path, "own", study, "--trials", "3", "--epochs", "2", "--workers", "1")
     assert {row["state"] for row in rows} == {"COMPLETED"}
     with serve({"own": tmp_path / "own" / "tensorboard"}) as server:
         shown = Page(server).rows(wanted=3)
@@ -289,7 +290,6 @@ def test_a_persons_own_folder_cannot_hide_the_project_or_the_library(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row["value"] for row in trials(tmp_path / "runs", "x")} == {7.0}
@@ -308,7 +308,7 @@ def test_the_same_request_twice_at_once_is_one_search(tmp_path: pathlib.Path) ->
         )
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=60) for process in both]
+    said = [process.communicate(timeout=PATIENCE_S) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     rows = trials(tmp_path, "same")
     assert [row["attempt"] for row in rows] == [1] * 4

@@ -12,6 +12,7 @@ from hpo.link import TrialOrder
 from hpo.runner import run_trial
 from hpo.study import STUDIES_DIR, StudyModule
 from tests.support.cli_runs import launch
+from tests.support.preloaded_python import PreloadedPython
 from tests.support.published_spaces import POINTS, SPACES
 from tests.support.trial_listener import Listener
 
@@ -24,11 +25,31 @@ def module(request: pytest.FixtureRequest) -> StudyModule:
     return StudyModule(request.param)
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_study_is_sound_and_a_grid_covers_it(path: pathlib.Path) -> None:
-    done = launch("check", path.stem.replace("_", "-"), "--json")
+# What `check --json` prints, computed without a process that imports TensorFlow for it.
+CHECK = """
+import json, pathlib, sys
+from cluster.checkup import checkup
+from hpo.probe import Reading, question
+from hpo.study import StudyModule
+path = pathlib.Path(sys.argv[1])
+print(json.dumps(checkup(Reading.from_json(question(StudyModule(path))), path)))
+"""
+
+
+def test_check_finds_a_study_by_its_name() -> None:
+    done = launch("check", "cnn-dropout", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
+    assert (found["study"], found["form"]) == ("cnn-dropout", "keras")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_is_sound_and_a_grid_covers_it(
+    path: pathlib.Path, preloaded: PreloadedPython
+) -> None:
+    done = preloaded.run(CHECK, str(path))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
     assert (found["form"], found["objective"]) == ("keras", "val_accuracy")
     assert found["grid"]["points"] and found["inactive"] == []
 

@@ -1,4 +1,8 @@
-"""A small Keras model whose epochs take a while; how long, the test says."""
+"""A small Keras model whose epochs take a while; how long, the test says.
+
+SLOW_HOLD, such as "3=/tmp/x,5=/tmp/y", names files without which no epoch after the third begins,
+and then none after the fifth.
+"""
 
 import os
 import time
@@ -8,6 +12,7 @@ import numpy as np
 
 EPOCHS = 6
 EPOCH_S = float(os.environ.get("SLOW_EPOCH_S", "0.3"))
+HOLDS = dict(each.split("=") for each in os.environ.get("SLOW_HOLD", "").split(",") if each)
 
 
 def build_model(hp):
@@ -35,5 +40,8 @@ def callbacks(hp):
     class Slow(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             time.sleep(EPOCH_S)
+            awaited = HOLDS.get(str(epoch))
+            while awaited and not os.path.exists(awaited):
+                time.sleep(0.02)
 
     return [Slow()]
