@@ -196,7 +196,8 @@ class LiveRun:
 
 def gate_of(gate: pathlib.Path, params: dict[str, Any]) -> pathlib.Path:
     """The file that lets one point alone go on."""
-    return gate.with_name(f"{gate.name}.{'-'.join(map(str, params.values()))}")
+    values = (str(value) for _, value in sorted(params.items()))
+    return gate.with_name(f"{gate.name}.{'-'.join(values)}")
 
 
 def rows_of(run: Run) -> list[dict[str, Any]]:

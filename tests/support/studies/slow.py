@@ -16,7 +16,7 @@ def evaluate(hp, report):
     for step in range(1, STEPS + 1):
         if not report(step, {"loss": (x - 0.3) ** 2 + n / step}):
             break
-        while UNTIL and not any(map(os.path.exists, (UNTIL, f"{UNTIL}.{x}-{n}"))):
+        while UNTIL and not any(map(os.path.exists, (UNTIL, f"{UNTIL}.{n}-{x}"))):
             time.sleep(0.02)
         time.sleep(STEP_S)
     return {"loss": (x - 0.3) ** 2 + n / step}

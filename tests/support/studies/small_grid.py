@@ -17,7 +17,7 @@ def evaluate(hp, report):
     time.sleep(0.05)
     loss = rate + (extra or 0) + (kind == "a")
     report(1, {"loss": loss})
-    point = "-".join(str(value) for value in (kind, rate, extra) if value is not None)
+    point = "-".join(str(value) for value in (extra, kind, rate) if value is not None)
     while UNTIL and not any(map(os.path.exists, (UNTIL, f"{UNTIL}.{point}"))):
         time.sleep(0.02)
     return {"loss": loss}
