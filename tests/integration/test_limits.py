@@ -8,11 +8,21 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.cli_runs import PATIENCE_S, QUICK, ROOT, STUDIES, launch, processes_of, read
+from tests.support.cli_runs import (
+    HELD_UNTIL,
+    PATIENCE_S,
+    QUICK,
+    ROOT,
+    STUDIES,
+    LiveRun,
+    launch,
+    processes_of,
+    read,
+)
 
 SLOW = str(STUDIES / "slow.py")
 
@@ -37,24 +47,29 @@ def test_the_same_error_everywhere_ends_the_search_and_is_shown(tmp_path: pathli
     assert "RuntimeError" in next(r["error"] for r in rows if r["failure"] == "CODE")
 
 
-def test_a_limit_of_hours_ends_well_and_more_of_them_go_on(tmp_path: pathlib.Path) -> None:
-    # Twelve trials take six seconds at the least, which is more than the limit.
-    env = {"SLOW_STEP_S": "0.1"}
-    options = ("--trials", "12", "--max-hours", "0.001", "--id", "short", "--runs", str(tmp_path))
-    done = launch("run", SLOW, *options, env=env)
+def test_a_limit_of_hours_ends_well_and_more_of_them_go_on(
+    tmp_path: pathlib.Path, start: Callable[..., LiveRun]
+) -> None:
+    options = ("run", SLOW, "--trials", "12", "--workers", "1", "--lease", "3", "--id", "short")
+    run = start("short", *options, held=True)
+    run.complete(1)
+    assert launch("stop", "short", "--now", "--runs", str(run.runs)).returncode == 0
+    assert run.wait()[0] == 75
+    # From here on no trial ends by itself.
+    held = {HELD_UNTIL: str(tmp_path / "never")}
+    done = launch(*options, "--max-hours", "0.001", "--runs", str(run.runs), env=held)
     assert done.returncode == 0, done.stderr
-    ending = r"ended early: trials ran for ([0-9.]+) hours: --max-hours 0.001"
-    ran = re.search(ending, done.stdout)
-    assert ran and float(ran.group(1)) >= 0.001
-    status = read(tmp_path, "short")
+    assert re.search(r"ended early: trials ran for \S+ hours: --max-hours 0.001", done.stdout)
+    status = run.read("status")
     assert status["state"] == "DONE"
     assert 0 < status["trials"]["completed"] < 12
-    again = launch("resume", "short", "--runs", str(tmp_path), env=env)
+    again = launch("resume", "short", "--runs", str(run.runs), env=QUICK)
     assert again.returncode == 0
-    assert read(tmp_path, "short")["trials"]["completed"] < 12, "nothing was left of its hours"
-    more = launch("resume", "short", "--max-hours", "1", "--runs", str(tmp_path), env=QUICK)
+    left = run.read("status")["trials"]
+    assert left["completed"] == status["trials"]["completed"], "nothing was left of its hours"
+    more = launch("resume", "short", "--max-hours", "1", "--runs", str(run.runs), env=QUICK)
     assert more.returncode == 0, more.stderr
-    status = read(tmp_path, "short")
+    status = run.read("status")
     assert (status["state"], status["trials"]["completed"]) == ("DONE", 12)
 
 
