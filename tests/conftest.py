@@ -41,11 +41,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def start(tmp_path: pathlib.Path) -> Iterator[Callable[..., LiveRun]]:
-    """Starts runs that are ended, with all their processes, when the test is."""
+    """Starts runs that are ended, with all their processes, when the test is.
+
+    The trials of one that is ``held`` wait after their first report until they are released.
+    """
     started: list[LiveRun] = []
 
-    def begin(run_id: str, *arguments: str, env: dict[str, str] | None = None) -> LiveRun:
-        started.append(LiveRun(tmp_path / "runs", run_id, *arguments, env=env))
+    def begin(
+        run_id: str, *arguments: str, env: dict[str, str] | None = None, held: bool = False
+    ) -> LiveRun:
+        gate = tmp_path / f"{run_id}-{len(started)}-goes-on" if held else None
+        started.append(LiveRun(tmp_path / "runs", run_id, *arguments, env=env, gate=gate))
         return started[-1]
 
     yield begin

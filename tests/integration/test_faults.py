@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
-import time
+import threading
 from collections.abc import Callable
 
+import pytest
+
+from cluster import cli
+from cluster.verbs import control
+from hpo.errors import PlaceError
 from hpo.run import Run
 from tests.support.cli_runs import (
-    ROOT,
+    LONG,
+    QUICK,
     STUDIES,
     LiveRun,
     assert_nothing_left,
-    environment,
     launch,
     points,
+    read,
     wait_for_end,
     wait_until,
 )
@@ -29,10 +32,10 @@ SLOW = ("run", str(STUDIES / "slow.py"), "--seed", "1")
 Start = Callable[..., LiveRun]
 
 
-def slow(start: Start, *options: str, trials: int = 6, lease: str = "5") -> LiveRun:
-    """A search of some seconds, in whose middle things can happen, also on a busy machine."""
+def slow(start: Start, *options: str, trials: int = 6, lease: str = LONG) -> LiveRun:
+    """A search whose trials stay in their middle until they are released."""
     more = ("--id", "slow", "--trials", str(trials), "--lease", lease, *options)
-    return start("slow", *SLOW, *more, env={"SLOW_STEP_S": "0.4"})
+    return start("slow", *SLOW, *more, held=True)
 
 
 def completed_once(run: LiveRun) -> list[dict[str, object]]:
@@ -53,7 +56,9 @@ def test_a_killed_worker_costs_an_attempt_and_leaves_no_ghost(start: Start) -> N
     own = _descendants(worker["pid"], set(run.processes()))
     assert len(own) >= 2, "a fork server and a trial process"
     os.kill(worker["pid"], signal.SIGKILL)
-    wait_until(lambda: not own & set(run.processes()), "no ghost is left", timeout=1.0)
+    # While the search goes on.
+    wait_until(lambda: not own & set(run.processes()), "no ghost is left")
+    run.release()
     status, out, err = run.wait()
     assert status == 0, out + err
     rows = completed_once(run)
@@ -65,12 +70,13 @@ def test_a_killed_worker_costs_an_attempt_and_leaves_no_ghost(start: Start) -> N
 
 def test_a_killed_chief_comes_back_and_forgets_nothing(start: Start) -> None:
     run = slow(start, trials=8)
+    run.complete(1)
     run.busy_worker()
-    wait_until(lambda: (run.status() or {})["trials"]["completed"], "a completed trial")
     for _ in range(3):
         chief = wait_until(lambda: (run.status() or {})["chief"]["pid"], "a chief")
         os.kill(chief, signal.SIGKILL)
         wait_until(lambda c=chief: (run.status() or {})["chief"]["pid"] not in (None, c), "another")
+    run.release()
     status, out, err = run.wait()
     assert status == 0, out + err
     rows = completed_once(run)
@@ -81,6 +87,7 @@ def test_a_killed_chief_comes_back_and_forgets_nothing(start: Start) -> None:
 
 def test_nothing_outlives_a_killed_run_and_resume_goes_on(start: Start) -> None:
     run = slow(start, trials=5)
+    run.complete(1)
     run.busy_worker()
     run.process.kill()
     run.process.wait()
@@ -89,7 +96,8 @@ def test_nothing_outlives_a_killed_run_and_resume_goes_on(start: Start) -> None:
     assert status is not None
     assert status["state"] == "STOPPED"
     done_before = [row for row in run.read("trials") if row["state"] == "COMPLETED"]
-    resumed = launch("resume", "slow", "--runs", str(run.runs))
+    assert done_before
+    resumed = launch("resume", "slow", "--runs", str(run.runs), env=QUICK)
     assert resumed.returncode == 0, resumed.stderr
     rows = completed_once(run)
     assert len(points(rows)) == 5
@@ -100,6 +108,8 @@ def test_one_interrupt_lets_running_trials_end(start: Start) -> None:
     run = slow(start, trials=30)
     run.busy_worker()
     run.process.send_signal(signal.SIGINT)
+    run.wait_for_log("draining")
+    run.release()
     status, _, _ = run.wait()
     assert status == 130
     rows = run.read("trials")
@@ -109,12 +119,14 @@ def test_one_interrupt_lets_running_trials_end(start: Start) -> None:
 
 
 def test_two_interrupts_put_running_trials_back(start: Start) -> None:
-    run = start("slow", *SLOW, "--id", "slow", "--trials", "4", env={"SLOW_STEPS": "300"})
+    # A worker hears that its trial was put back when it renews its lease.
+    run = slow(start, trials=4, lease="3")
     run.busy_worker()
     run.process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    run.wait_for_log("draining")
     run.process.send_signal(signal.SIGINT)
-    status, _, _ = run.wait(timeout=30)
+    # Its trials never end by themselves.
+    status, _, _ = run.wait()
     assert status == 130
     assert_nothing_left(run.runs)
     counts = (run.status() or {})["trials"]
@@ -125,22 +137,53 @@ def test_two_interrupts_put_running_trials_back(start: Start) -> None:
 def test_stop_drains_and_the_same_request_resumes(start: Start) -> None:
     run = slow(start, trials=6)
     run.busy_worker()
-    stopped = launch("stop", "slow", "--runs", str(run.runs))
-    assert stopped.returncode == 0, stopped.stderr
+    run.stop()
     assert run.wait()[0] == 75
     assert (run.status() or {})["state"] == "STOPPED"
-    again = launch(*SLOW, "--id", "slow", "--trials", "6", "--runs", str(run.runs))
+    again = launch(*SLOW, "--id", "slow", "--trials", "6", "--runs", str(run.runs), env=QUICK)
     assert again.returncode == 0, again.stderr
     assert len(points(completed_once(run))) == 6
 
 
-def test_stop_reaches_a_run_whose_chief_does_not_serve_yet(start: Start) -> None:
-    run = slow(start, trials=50)
+# What a Python runs first: a chief waits there until a file is there.
+LATE_CHIEF = """
+import os, time
+while os.environ.get("KERASTUNER_TUNER_ID") == "chief" and not os.path.exists({file!r}):
+    time.sleep(0.02)
+"""
+
+
+def test_stop_reaches_a_run_whose_chief_does_not_serve_yet(
+    start: Start,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    may_serve, early = tmp_path / "may-serve", tmp_path / "early"
+    early.mkdir()
+    (early / "sitecustomize.py").write_text(LATE_CHIEF.format(file=str(may_serve)))
+    options = ("--id", "slow", "--trials", "50")
+    run = start("slow", *SLOW, *options, env={"PYTHONPATH": str(early)}, held=True)
     folder = run.runs / "slow"
     begun = wait_until(lambda: (folder / "ledger.db").exists() and Run(folder), "the run")
     wait_until(lambda: begun.supervised, "it looks after its processes")
-    stopped = launch("stop", "slow", "--runs", str(run.runs))
-    assert stopped.returncode == 0 and "stopping slow" in stopped.stdout, stopped.stdout
+    no_chief = control._no_chief
+
+    def once_asked(run: Run) -> PlaceError:
+        may_serve.touch()
+        return no_chief(run)
+
+    def let_trials_end() -> None:
+        run.wait_for_log("draining")
+        run.release()
+
+    # `stop` has found no chief before there is one.
+    monkeypatch.setattr(control, "_no_chief", once_asked)
+    ending = threading.Thread(target=let_trials_end)
+    ending.start()
+    assert cli.main(["stop", "slow", "--runs", str(run.runs)]) == 0
+    ending.join()
+    assert may_serve.exists() and "stopping slow" in capsys.readouterr().out
     assert run.wait()[0] == 75
     again = launch("stop", "slow", "--runs", str(run.runs))
     assert (again.returncode, again.stdout) == (0, "run slow is not running\n")
@@ -148,19 +191,24 @@ def test_stop_reaches_a_run_whose_chief_does_not_serve_yet(start: Start) -> None
 
 def test_a_search_ends_while_its_sampler_still_thinks(start: Start) -> None:
     """A model of thousands of points takes minutes for one: nobody waits for it to leave."""
-    run = start("r", *SLOW, "--id", "r", "--trials", "30", "--sampler", "kt-random")
+    run = start("r", *SLOW, "--id", "r", "--trials", "30", "--sampler", "kt-random", held=True)
     run.busy_worker()
     host = next(pid for pid in run.processes() if b"keras_tuner.host" in _command(pid))
     os.kill(host, signal.SIGSTOP)
-    wait_until(lambda: (run.status() or {})["trials"]["running"] == 0, "nothing is left to run")
-    stopped = launch("stop", "r", "--runs", str(run.runs))
-    assert stopped.returncode == 0, stopped.stderr
-    assert run.wait(timeout=30)[0] == 75
+    run.release()
+    wait_until(lambda: not _open_trials(run), "nothing is left to run")
+    assert run.stop()
+    assert run.wait()[0] == 75
     assert_nothing_left(run.runs)
     assert (run.status() or {})["state"] == "STOPPED"
-    again = launch("resume", "r", "--runs", str(run.runs))
+    again = launch("resume", "r", "--runs", str(run.runs), env=QUICK)
     assert again.returncode == 0, again.stderr
     assert len(points(completed_once(run))) == 30
+
+
+def _open_trials(run: LiveRun) -> int:
+    trials: dict[str, int] = (run.status() or {})["trials"]
+    return trials["running"] + trials["waiting"]
 
 
 def _command(pid: int) -> bytes:
@@ -171,31 +219,32 @@ def test_a_paused_worker_learns_that_its_trial_was_given_away(start: Start) -> N
     run = slow(start, trials=6, lease="2")
     worker = run.busy_worker()
     os.kill(worker["pid"], signal.SIGSTOP)
-    lost = wait_until(
-        lambda: [row for row in run.read("trials") if row["failure"] == "PREEMPTED"],
-        "the lease has run out",
-    )
-    assert lost[0]["trial_id"] == worker["trial_id"]
+    wait_until(lambda: (worker["trial_id"], "PREEMPTED") in _failures(run), "the lease has run out")
     os.kill(worker["pid"], signal.SIGCONT)
+    run.release()
     status, out, err = run.wait()
     assert status == 0, out + err
     assert len(points(completed_once(run))) == 6
 
 
+def _failures(run: LiveRun) -> set[tuple[str, str]]:
+    return {(row["trial_id"], row["failure"]) for row in run.rows() if row["failure"]}
+
+
 def test_grid_is_exact_whatever_dies(start: Start) -> None:
     study = str(STUDIES / "small_grid.py")
-    run = start("grid", "run", study, "--id", "grid", "--sampler", "grid", "--workers", "3")
-    wait_until(lambda: (run.status() or {"workers": []})["workers"], "workers")
+    options = ("--id", "grid", "--sampler", "grid", "--workers", "3")
+    run = start("grid", "run", study, *options, held=True)
     # Few enough that no trial is lost five times, which would end it as failed.
-    for victim in ("worker", "chief", "worker", "both", "worker", "chief"):
-        status = run.status() or {}
-        pids = [status["chief"]["pid"]] if victim != "worker" else []
-        if victim != "chief":
-            pids += [worker["pid"] for worker in status["workers"] if worker["trial_id"]][:1]
-        for pid in filter(None, pids):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.7)
+    for number, victim in enumerate(("worker", "chief", "worker", "both", "worker", "chief"), 1):
+        worker = run.busy_worker()
+        chief = (run.status() or {})["chief"]["pid"]
+        pids = {"worker": [worker["pid"]], "chief": [chief], "both": [chief, worker["pid"]]}[victim]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda gone=set(pids): _replaced(run, gone), "others are in their place")
+        run.complete(number)
+    run.release()
     status, out, err = run.wait()
     assert status == 0, out + err
     rows = completed_once(run)
@@ -203,42 +252,45 @@ def test_grid_is_exact_whatever_dies(start: Start) -> None:
     assert len({point for _, point in points(rows)}) == 12
 
 
+def _replaced(run: LiveRun, gone: set[int]) -> bool:
+    """Whether a chief and all workers are there, and none is one of those that are gone."""
+    status = run.status() or {}
+    there = {status["chief"]["pid"], *(worker["pid"] for worker in status["workers"])}
+    return len(there) == 4 and None not in there and not there & gone
+
+
 def test_a_disk_that_fills_up_stops_the_search_and_costs_no_result(
-    small_disk: pathlib.Path,
+    small_disk: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    runs = small_disk / "runs"
-    command = (*SLOW, "--id", "slow", "--trials", "8", "--runs", str(runs))
-    process = subprocess.Popen(
-        [sys.executable, "launch.py", *command],
-        cwd=ROOT,
-        env=environment(command),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-    def completed() -> list[dict[str, object]]:
-        done = launch("trials", "slow", "--json", "--runs", str(runs))
-        rows = [json.loads(line) for line in done.stdout.splitlines()]
-        return [row for row in rows if row["state"] == "COMPLETED"]
-
-    wait_until(completed, "a completed trial")
-    ballast = small_disk / "ballast"
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(b"0" * 512)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 3, err
+    runs, options = small_disk / "runs", ("--id", "slow", "--trials", "8")
+    run = LiveRun(runs, "slow", *SLOW, *options, gate=tmp_path / "goes-on")
+    try:
+        run.complete(1)
+        ballast = small_disk / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"0" * 512)
+        assert run.gate
+        run.gate.touch()
+        status, _, err = run.wait()
+    finally:
+        run.end()
+    assert status == 3, err
     assert err.count("\n") == 1, err
     assert "full" in err
     assert_nothing_left(runs)
     ballast.unlink()
-    before = completed()
-    resumed = launch("resume", "slow", "--runs", str(runs))
+    before = _completed(runs)
+    assert before
+    resumed = launch("resume", "slow", "--runs", str(runs), env=QUICK)
     assert resumed.returncode == 0, resumed.stderr
-    after = completed()
+    after = _completed(runs)
     assert [row for row in after if row in before] == before
     assert len(points(after)) == len(after) == 8
+
+
+def _completed(runs: pathlib.Path) -> list[dict[str, object]]:
+    return [row for row in read(runs, "slow", "trials") if row["state"] == "COMPLETED"]
 
 
 def _descendants(pid: int, among: set[int]) -> set[int]:

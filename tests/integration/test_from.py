@@ -14,7 +14,7 @@ FUNCTION = str(ROOT / "examples" / "plain_function.py")
 
 
 def search(runs: pathlib.Path, run_id: str, *arguments: str) -> Any:
-    return launch("run", *arguments, "--id", run_id, "--runs", str(runs))
+    return launch("run", *arguments, "--id", run_id, "--workers", "1", "--runs", str(runs))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_what_was_found_counts_and_is_kept_when_the_older_run_is_deleted(
 ) -> None:
     own = tmp_path / "runs"
     shutil.copytree(runs, own)
-    options = (FUNCTION, "--sampler", "tpe", "--seed", "2", "--workers", "1", "--from", "older")
+    options = (FUNCTION, "--sampler", "tpe", "--seed", "2", "--from", "older")
     done = search(own, "whole", *options, "--trials", "8")
     assert done.returncode == 0, done.stderr
     assert "from older: 15 results" in done.stderr.splitlines()

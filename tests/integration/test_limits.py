@@ -8,11 +8,21 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.cli_runs import ROOT, STUDIES, launch, processes_of, read
+from tests.support.cli_runs import (
+    HELD_UNTIL,
+    PATIENCE_S,
+    QUICK,
+    ROOT,
+    STUDIES,
+    LiveRun,
+    launch,
+    processes_of,
+    read,
+)
 
 SLOW = str(STUDIES / "slow.py")
 
@@ -37,21 +47,29 @@ def test_the_same_error_everywhere_ends_the_search_and_is_shown(tmp_path: pathli
     assert "RuntimeError" in next(r["error"] for r in rows if r["failure"] == "CODE")
 
 
-def test_a_limit_of_hours_ends_well_and_more_of_them_go_on(tmp_path: pathlib.Path) -> None:
-    env = {"SLOW_STEP_S": "0.2"}
-    options = ("--trials", "12", "--max-hours", "0.001", "--id", "short", "--runs", str(tmp_path))
-    done = launch("run", SLOW, *options, env=env)
+def test_a_limit_of_hours_ends_well_and_more_of_them_go_on(
+    tmp_path: pathlib.Path, start: Callable[..., LiveRun]
+) -> None:
+    options = ("run", SLOW, "--trials", "12", "--workers", "1", "--lease", "3", "--id", "short")
+    run = start("short", *options, held=True)
+    run.complete(1)
+    assert launch("stop", "short", "--now", "--runs", str(run.runs)).returncode == 0
+    assert run.wait()[0] == 75
+    # From here on no trial ends by itself.
+    held = {HELD_UNTIL: str(tmp_path / "never")}
+    done = launch(*options, "--max-hours", "0.001", "--runs", str(run.runs), env=held)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"ended early: trials ran for 0.001\d* hours: --max-hours 0.001", done.stdout)
-    status = read(tmp_path, "short")
+    assert re.search(r"ended early: trials ran for \S+ hours: --max-hours 0.001", done.stdout)
+    status = run.read("status")
     assert status["state"] == "DONE"
     assert 0 < status["trials"]["completed"] < 12
-    again = launch("resume", "short", "--runs", str(tmp_path), env=env)
+    again = launch("resume", "short", "--runs", str(run.runs), env=QUICK)
     assert again.returncode == 0
-    assert read(tmp_path, "short")["trials"]["completed"] < 12, "nothing was left of its hours"
-    more = launch("resume", "short", "--max-hours", "1", "--runs", str(tmp_path), env=env)
+    left = run.read("status")["trials"]
+    assert left["completed"] == status["trials"]["completed"], "nothing was left of its hours"
+    more = launch("resume", "short", "--max-hours", "1", "--runs", str(run.runs), env=QUICK)
     assert more.returncode == 0, more.stderr
-    status = read(tmp_path, "short")
+    status = run.read("status")
     assert (status["state"], status["trials"]["completed"]) == ("DONE", 12)
 
 
@@ -77,13 +95,11 @@ def test_a_trial_that_eats_all_memory_is_tried_alone_and_given_up(
 ) -> None:
     study = tmp_path / "hungry.py"
     study.write_text(
-        "import time\n"
         "OBJECTIVE = 'loss'\n"
         "def evaluate(hp, report):\n"
         "    hungry = hp.Int('n', 0, 4) == 2\n"
         "    report(1, {'loss': 1.0})\n"
         "    eaten = [bytearray(b'x') * 20_000_000 for _ in range(100 * hungry)]\n"
-        "    time.sleep(0.3)\n"
         "    return {}\n"
     )
 
@@ -96,7 +112,7 @@ def test_a_trial_that_eats_all_memory_is_tried_alone_and_given_up(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         preexec_fn=join_group,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -120,7 +136,7 @@ def test_a_hundred_failing_trials_end_as_failed(tmp_path: pathlib.Path) -> None:
         "    raise type('Error' + 'abcdefghij'[n % 10] * n, (Exception,), {})()\n"
     )
     options = ("--sampler", "grid", "--same-error", "1000", "--code-retries", "0", "--id", "all")
-    done = launch("run", str(study), *options, "--runs", str(tmp_path), timeout=240)
+    done = launch("run", str(study), *options, "--runs", str(tmp_path))
     assert done.returncode == 1
     status = read(tmp_path, "all")
     assert (status["state"], status["trials"]["failed"]) == ("FAILED", 100)
@@ -138,5 +154,5 @@ def test_a_chief_without_workers_gives_up_and_says_so(tmp_path: pathlib.Path) ->
     assert done.returncode == 3, done.stderr
     assert "no worker was there for 2 s" in done.stderr
     assert read(tmp_path, "alone")["state"] == "STOPPED"
-    again = launch("resume", "alone", "--runs", str(tmp_path))
+    again = launch("resume", "alone", "--workers", "1", "--runs", str(tmp_path), env=QUICK)
     assert again.returncode == 0, again.stderr

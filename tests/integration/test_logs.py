@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from tests.support.cli_runs import launch
+from tests.support.cli_runs import PATIENCE_S, launch
 from tests.support.written_runs import (
     TRACEBACK,
     Book,
@@ -74,10 +74,10 @@ def test_logs_are_followed_until_the_run_ends(tmp_path: pathlib.Path) -> None:
         assert trial.poll() is None
         book.run.trial_log("0000", 1).write_text("all of it\n")
         book.end(attempt)
-        assert trial.communicate(timeout=20)[0] == "all of it\n"
+        assert trial.communicate(timeout=PATIENCE_S)[0] == "all of it\n"
         assert chief.poll() is None
         book.close()
-        assert chief.communicate(timeout=20)[0] == ""
+        assert chief.communicate(timeout=PATIENCE_S)[0] == ""
         assert (chief.returncode, trial.returncode) == (0, 0)
 
 
@@ -93,7 +93,7 @@ def test_logs_as_json_are_an_object_a_line(tmp_path: pathlib.Path, ended: Book) 
         assert strict(process.stdout.readline())["line"] == "two \ufffd"
         book.close()
         assert [strict(line)["line"] for line in process.stdout] == ["", "\ufffd end"]
-        assert process.wait(timeout=20) == 0
+        assert process.wait(PATIENCE_S) == 0
     done = say("logs", ended, "0001", "--json")
     rows = [strict(line) for line in done.stdout.splitlines()]
     assert [row["line"] for row in rows] == TRACEBACK.splitlines()

@@ -9,13 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hpo import env
 from hpo.trial import Report
-from tests.support.cli_runs import launch, wait_until
+from tests.support.cli_runs import PATIENCE_S, launch, wait_until
 from tests.support.manual_chief import HandMade, free_port
 
 
 def figures(port: int) -> dict[tuple[str, str], float]:
     """What is served, by name and state."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         return {
             (sample.name, sample.labels.get("state", "")): sample.value

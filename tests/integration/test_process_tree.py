@@ -13,7 +13,15 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hpo._internal.process_tree import processes
-from tests.support.cli_runs import ROOT, STUDIES, LiveRun, launch, wait_for_end, wait_until
+from tests.support.cli_runs import (
+    HELD_UNTIL,
+    ROOT,
+    STUDIES,
+    LiveRun,
+    launch,
+    wait_for_end,
+    wait_until,
+)
 from tests.support.manual_chief import HandMade, free_port
 
 # Starts a process as a daemon does: a session of its own, its parent gone, nothing of its
@@ -28,13 +36,16 @@ if os.fork() == 0:
 os.wait()
 """
 OBJECTIVE = "\nOBJECTIVE = 'loss'\n"
+# A trial is held after its report where the test says so.
 EVALUATE = """
+UNTIL = os.environ.get("SLOW_UNTIL")
+
 def evaluate(hp, report):
     x = hp.Int("x", 1, 8)
 {body}
-    for step in range(1, 6):
-        report(step, {{"loss": x / step}})
-        time.sleep(0.3)
+    report(1, {{"loss": float(x)}})
+    while UNTIL and not os.path.exists(UNTIL):
+        time.sleep(0.02)
     return {{}}
 """
 
@@ -63,7 +74,7 @@ def daemons(tmp_path: pathlib.Path) -> Iterator[Callable[[], list[int]]]:
 
 def write_study(folder: pathlib.Path, at_import: bool = False, in_trial: bool = False) -> str:
     daemon = DAEMON.format(file=str(folder / "daemons"))
-    text = (daemon if at_import else "") + "\nimport time\n" + OBJECTIVE
+    text = (daemon if at_import else "") + "\nimport os, time\n" + OBJECTIVE
     study = folder / "study.py"
     study.write_text(text + EVALUATE.format(body=indented(daemon) if in_trial else ""))
     return str(study)
@@ -95,7 +106,8 @@ def test_a_killed_run_leaves_nothing_and_can_be_resumed(
     tmp_path: pathlib.Path, start: Callable[..., LiveRun], daemons: Callable[[], list[int]]
 ) -> None:
     study = write_study(tmp_path, in_trial=True)
-    run = start("r", "run", study, "--trials", "3", "--workers", "2", "--seed", "1", "--id", "r")
+    options = ("--trials", "3", "--workers", "2", "--seed", "1", "--id", "r")
+    run = start("r", "run", study, *options, held=True)
     run.busy_worker()
     assert any(map(is_alive, daemons()))
     run.process.kill()
@@ -115,8 +127,8 @@ def test_a_killed_run_leaves_nothing_and_can_be_resumed(
 def test_a_run_that_is_killed_with_its_workers_stopped_leaves_nothing(
     start: Callable[..., LiveRun],
 ) -> None:
-    slowly = {"SLOW_STEP_S": "60"}
-    run = start("r", "run", str(STUDIES / "slow.py"), "--id", "r", "--workers", "2", env=slowly)
+    study = str(STUDIES / "slow.py")
+    run = start("r", "run", study, "--id", "r", "--workers", "2", held=True)
     run.busy_worker()
     own = set(run.processes())
     # None of them can notice by itself that `run` is gone. The watchdog is no worker.
@@ -144,7 +156,7 @@ def test_a_killed_worker_by_hand_takes_its_trial_along(
     worker = subprocess.Popen(
         [sys.executable, "launch.py", "run", study, "--id", "r", "--runs", str(tmp_path / "runs")],
         cwd=ROOT,
-        env={**os.environ, **chief.role("worker-0")},
+        env={**os.environ, **chief.role("worker-0"), HELD_UNTIL: str(tmp_path / "never")},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -157,7 +169,7 @@ def test_a_killed_worker_by_hand_takes_its_trial_along(
     finally:
         worker.kill()
         worker.wait()
-        chief.process.terminate()
+        chief.process.kill()
         chief.process.communicate()
 
 

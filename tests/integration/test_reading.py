@@ -7,6 +7,7 @@ import math
 import pathlib
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from hpo.ledger import LedgerWriter
 from hpo.study import Form
 from hpo.trial import Failure
-from tests.support.cli_runs import ROOT, launch
+from tests.support.cli_runs import PATIENCE_S, ROOT, launch
 from tests.support.written_runs import (
     KERAS,
     STATUS_KEYS,
@@ -52,8 +53,16 @@ def read(verb: str, book: Book) -> Any:
     return strict(done.stdout)
 
 
+def elapsed(book: Book) -> float:
+    """The seconds for which its chief has served by now, as precise as they are printed."""
+    (session,) = book.run.reader().sessions()
+    return round(time.time() - float(session["started_at"]), 3)
+
+
 def test_status_of_a_live_run_has_the_documented_shape(live: Book) -> None:
+    before = elapsed(live)
     found = read("status", live)
+    assert before <= found["elapsed_s"] <= elapsed(live)
     assert list(found) == STATUS_KEYS
     assert {name: found[name] for name in STATUS_KEYS[:6]} == {
         "id": "living",
@@ -73,7 +82,6 @@ def test_status_of_a_live_run_has_the_documented_shape(live: Book) -> None:
     }
     assert found["failures"] == {"PREEMPTED": 1, "OOM": 0, "NAN": 1, "TIMEOUT": 0, "CODE": 1}
     assert found["best"] == {"trial_id": "0002", "value": 0.95, "params": {"rate": 0.02}}
-    assert 59 < found["elapsed_s"] < 600
     assert 0 < found["utilization"] <= 1
     assert found["chief"] == {"host": "here", "pid": 4711, "address": "127.0.0.1:4712"}
     assert found["workers"] == [
@@ -178,7 +186,7 @@ def test_trials_for_a_person_is_a_table(live: Book) -> None:
 def test_a_reader_of_a_pipe_may_leave_early(live: Book) -> None:
     command = f"{sys.executable} launch.py trials living --json --runs {live.run.folder.parent}"
     done = subprocess.run(
-        f"{command} | head -c 10", shell=True, cwd=ROOT, capture_output=True, timeout=30
+        f"{command} | head -c 10", shell=True, cwd=ROOT, capture_output=True, timeout=PATIENCE_S
     )
     assert (len(done.stdout), done.stderr) == (10, b"")
 

@@ -11,7 +11,16 @@ from typing import Any
 
 from tests.integration.test_bad_input import refused
 from tests.integration.test_faults import SLOW
-from tests.support.cli_runs import STUDIES, LiveRun, launch, points, wait_for_end, wait_until
+from tests.support.cli_runs import (
+    LONG,
+    QUICK,
+    STUDIES,
+    LiveRun,
+    launch,
+    points,
+    wait_for_end,
+    wait_until,
+)
 
 MENDING = str(STUDIES / "mending.py")
 ONCE = ("--code-retries", "0", "--same-error", "9")
@@ -68,18 +77,21 @@ def test_what_fails_again_is_failed_again(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_trial_that_was_lost_too_often(start: Callable[..., LiveRun]) -> None:
-    options = ("--trials", "2", "--workers", "1", "--lease", "5", "--lost-attempts", "1")
-    run = start("slow", *SLOW, "--id", "slow", *options, env={"SLOW_STEP_S": "0.5"})
+    options = ("--trials", "2", "--workers", "1", "--lease", LONG, "--lost-attempts", "1")
+    run = start("slow", *SLOW, "--id", "slow", *options, held=True)
     worker = run.busy_worker()
     # A run that goes on is left alone.
     live = launch("retry", "slow", "--failed", "--runs", str(run.runs))
     assert (live.returncode, live.stderr.count("\n")) == (2, 1)
     assert "is running" in live.stderr
     os.kill(worker["pid"], signal.SIGKILL)
+    wait_until(lambda: any(row["state"] == "FAILED" for row in run.rows()), "it is lost")
+    run.release()
     assert run.wait()[0] == 0
     (lost,) = (row for row in run.read("trials") if row["state"] == "FAILED")
     assert (lost["failure"], lost["trial_id"]) == ("PREEMPTED", worker["trial_id"])
-    assert launch("retry", "slow", "--failed", "--runs", str(run.runs)).returncode == 0
+    again = launch("retry", "slow", "--failed", "--runs", str(run.runs), env=QUICK)
+    assert again.returncode == 0, again.stderr
     rows = run.read("trials")
     assert [row["attempt"] for row in rows if row["trial_id"] == lost["trial_id"]] == [1, 2]
     assert sorted(row["state"] for row in rows) == ["COMPLETED", "COMPLETED", "FAILED"]
@@ -90,8 +102,9 @@ def test_a_retry_that_is_interrupted_goes_on_as_any_run(
 ) -> None:
     runs, broken = a_run_with_failures(tmp_path)
     broken.unlink()
-    run = start("mend", "retry", "mend", "--failed")
-    wait_until(lambda: len(trials(runs, "mend")) == 8, "both attempts are in the ledger")
+    run = start("mend", "retry", "mend", "--failed", held=True)
+    wait_until(lambda: len(run.rows()) == 8, "both attempts are in the ledger")
+    run.busy_worker()
     run.process.kill()
     run.process.wait()
     wait_for_end(run.runs)

@@ -25,15 +25,15 @@ from hpo.run import open_run
 from hpo.study import digest_of
 from hpo.token_file import Secret
 from hpo.trial import Report
-from tests.support.cli_runs import launch, wait_until
+from tests.support.cli_runs import PATIENCE_S, QUICK, launch, wait_until
 from tests.support.manual_chief import STUDY, HandMade
 from tests.support.remote_chiefs import SLOW, Start, worker_by_hand
 
 
 def older_token(runs: pathlib.Path) -> str:
     """The token of a run that was before."""
-    arguments = ("run", SLOW, "--id", "older", "--trials", "1", "--runs", str(runs))
-    done = launch(*arguments, env={"SLOW_STEPS": "1"})
+    arguments = ("run", SLOW, "--id", "older", "--trials", "1", "--workers", "1")
+    done = launch(*arguments, "--runs", str(runs), env=QUICK)
     assert done.returncode == 0, done.stderr
     return open_run(runs, "older").token
 
@@ -65,7 +65,7 @@ def call_everything(address: str, certificates: str, token: str | None) -> None:
             (channel.unary_unary("/tunefleet.Fleet/Nothing"), b""),
         ]:
             with pytest.raises(grpc.RpcError) as caught:
-                method(request, metadata=metadata, timeout=10)
+                method(request, metadata=metadata, timeout=PATIENCE_S)
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
 
 
@@ -76,14 +76,14 @@ def too_long_with_token(address: str, secret: Secret) -> None:
     with open_channel(address, secret.certificates) as channel:
         fleet = fleet_pb2_grpc.FleetStub(channel)  # type: ignore[no-untyped-call]
         with pytest.raises(grpc.RpcError) as caught:
-            fleet.SendLog(request, metadata=metadata, timeout=10)
+            fleet.SendLog(request, metadata=metadata, timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
 
 
 def send(address: str, content: bytes) -> None:
     """Sends bytes to a port, which has to close the connection without an answer of gRPC's."""
     with socket.create_connection((host_of(address), int(address.rpartition(":")[2]))) as end:
-        end.settimeout(15)
+        end.settimeout(PATIENCE_S)
         end.sendall(content)
         answer = b""
         with contextlib.suppress(ConnectionResetError):
@@ -110,8 +110,7 @@ def test_strangers_are_refused_and_logged_and_change_nothing(
     start: Start, tmp_path: pathlib.Path, host: str
 ) -> None:
     old = older_token(tmp_path / "runs")
-    slowly = {"SLOW_STEP_S": "0.7"}
-    run = start("open", "run", SLOW, "--id", "open", "--trials", "5", "--host", host, env=slowly)
+    run = start("open", "run", SLOW, "--id", "open", "--trials", "5", "--host", host, held=True)
     run.busy_worker()
     address = (run.status() or {})["chief"]["address"]
     secret = token_file.read(run.runs / "open" / "token")
@@ -136,8 +135,10 @@ def test_strangers_are_refused_and_logged_and_change_nothing(
     too_long = f"above {wire.MESSAGE_BYTES} bytes"
     wait_until(lambda: _refusals(log, too_long), "the message that was too long is noted")
     assert _refusals(log, "does not speak TLS" if is_tls else "does not speak gRPC")
-    assert len(_refusals(log, "")) <= 10
+    # Forty calls and more were refused.
+    assert len(_refusals(log, "")) <= 20
 
+    run.release()
     status, out, err = run.wait()
     assert status == 0, out + err
     rows = run.read("trials")
@@ -155,7 +156,7 @@ def _leave_in_the_clear(address: str, token: str) -> None:
     with grpc.insecure_channel(address) as channel:
         fleet = fleet_pb2_grpc.FleetStub(channel)  # type: ignore[no-untyped-call]
         metadata = [(wire.AUTHORIZATION, wire.bearer(token)), (wire.WORKER, "worker-0")]
-        fleet.Leave(fleet_pb2.LeaveRequest(), metadata=metadata, timeout=5)
+        fleet.Leave(fleet_pb2.LeaveRequest(), metadata=metadata, timeout=PATIENCE_S)
 
 
 def test_a_stranger_cannot_fill_the_log(make_chief: Callable[..., HandMade]) -> None:
@@ -165,16 +166,17 @@ def test_a_stranger_cannot_fill_the_log(make_chief: Callable[..., HandMade]) -> 
         fleet = fleet_pb2_grpc.FleetStub(channel)  # type: ignore[no-untyped-call]
         for _ in range(300):
             with pytest.raises(grpc.RpcError):
-                fleet.Drain(fleet_pb2.DrainRequest(), timeout=10)
+                fleet.Drain(fleet_pb2.DrainRequest(), timeout=PATIENCE_S)
     for _ in range(100):
         send(address, b"nonsense" * 10)
     chief.process.send_signal(signal.SIGTERM)
-    _, err = chief.process.communicate(timeout=30)
+    _, err = chief.process.communicate(timeout=PATIENCE_S)
     assert chief.process.returncode == 75, err
-    assert len(err) < 3000
     singly = len(re.findall("refused 127.0.0.1:", err))
-    assert singly + sum(map(int, re.findall(r"refused (\d+) more", err))) == 400
-    assert singly <= 10
+    together = re.findall(r"refused (\d+) more", err)
+    assert singly + sum(map(int, together)) == 400
+    # Two reasons, each said once a minute, however many minutes this took.
+    assert singly <= 2 * (len(together) + 1)
 
 
 def test_the_token_and_the_key_are_their_owners(
@@ -199,7 +201,7 @@ def test_the_token_and_the_key_are_their_owners(
         client.report(trial, Report(1, {"loss": 0.5}))
         client.end(trial, completed=True)
         client.leave()
-        assert again.process.wait(timeout=20) == 0
+        assert again.process.wait(PATIENCE_S) == 0
     finally:
         again.process.kill()
         again.process.communicate()
@@ -207,13 +209,13 @@ def test_the_token_and_the_key_are_their_owners(
 
 def test_on_loopback_again_the_token_file_has_no_certificate(start: Start, beyond: str) -> None:
     arguments = ("run", SLOW, "--id", "both", "--trials", "4", "--seed", "1")
-    run = start("both", *arguments, "--host", beyond, env={"SLOW_STEP_S": "0.6"})
+    run = start("both", *arguments, "--host", beyond, held=True)
     run.busy_worker()
-    assert launch("stop", "both", "--runs", str(run.runs)).returncode == 0
+    run.stop()
     assert run.wait()[0] == 75
     file = run.runs / "both" / "token"
     assert token_file.read(file).certificates
-    done = launch("resume", "both", "--runs", str(run.runs))
+    done = launch("resume", "both", "--runs", str(run.runs), env=QUICK)
     assert done.returncode == 0, done.stderr
     assert not token_file.read(file).certificates
 
@@ -238,7 +240,7 @@ class Impostor:
                 connection, _ = self._listener.accept()
                 self.connections += 1
                 with contextlib.suppress(OSError), connection:
-                    connection.settimeout(2)
+                    connection.settimeout(PATIENCE_S)
                     self._hear(connection)
 
     def _hear(self, connection: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -14,7 +15,8 @@ import pytest
 
 from hpo import env
 from hpo.run import Run
-from tests.support.cli_runs import ROOT, environment, wait_until
+from hpo.trial import TrialRecord
+from tests.support.cli_runs import HELD_UNTIL, PATIENCE_S, ROOT, environment, gate_of, wait_until
 from tests.support.manual_chief import STUDY, HandMade
 from tests.support.network_namespaces import Network
 from tests.support.remote_chiefs import SLOW, Start, worker_by_hand
@@ -23,10 +25,8 @@ from tests.support.remote_chiefs import SLOW, Start, worker_by_hand
 def test_run_says_how_to_join_from_another_host_and_that_works(
     start: Start, tmp_path: pathlib.Path
 ) -> None:
-    slowly = {"SLOW_STEP_S": "0.4"}
-    run = start(
-        "wide", "run", SLOW, "--id", "wide", "--trials", "8", "--host", "0.0.0.0", env=slowly
-    )
+    options = ("--id", "wide", "--trials", "8", "--host", "0.0.0.0")
+    run = start("wide", "run", SLOW, *options, held=True)
     assert run.process.stdout is not None
     lines = [run.process.stdout.readline().strip() for _ in range(4)]
     assert lines[0] == "run wide"
@@ -35,7 +35,17 @@ def test_run_says_how_to_join_from_another_host_and_that_works(
     assert given.keys() == {env.TUNER_ID, env.ORACLE_IP, env.ORACLE_PORT, env.TOKEN_FILE}
     copy = tmp_path / "copy"
     shutil.copy(lines[2].split()[2].partition(":")[2], copy)
-    done = worker_by_hand(given[env.ORACLE_IP], int(given[env.ORACLE_PORT]), copy)
+    host, port = given[env.ORACLE_IP], int(given[env.ORACLE_PORT])
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(worker_by_hand, host, port, copy)
+        try:
+            wait_until(
+                lambda: joining.done() or "far-1" in {row["worker"] for row in run.rows()},
+                "it has a trial",
+            )
+        finally:
+            run.release()
+        done = joining.result()
     assert done.returncode == 0, done.stderr
     assert run.wait()[0] == 0
     assert "far-1" in {row["worker"] for row in run.read("trials")}
@@ -44,13 +54,14 @@ def test_run_says_how_to_join_from_another_host_and_that_works(
 def test_roles_by_hand_drain_on_ctrl_c(
     make_chief: Callable[..., HandMade], tmp_path: pathlib.Path
 ) -> None:
-    chief = make_chief("127.0.0.1", {"SLOW_STEP_S": "0.4"}, trials=9)
-    run = chief.run
-    worker = _begin_worker(chief.port, run, {"SLOW_STEP_S": "0.4"})
+    chief = make_chief("127.0.0.1", trials=9)
+    run, gate = chief.run, tmp_path / "goes-on"
+    worker = _begin_worker(chief.port, run, {HELD_UNTIL: str(gate)})
     try:
         wait_until(lambda: [r for r in run.reader().records() if r.history], "a trial has begun")
         worker.send_signal(signal.SIGINT)
-        _, err = worker.communicate(timeout=30)
+        gate.touch()
+        _, err = worker.communicate(timeout=PATIENCE_S)
         assert worker.returncode == 130, err
         assert "Traceback" not in err
     finally:
@@ -58,7 +69,7 @@ def test_roles_by_hand_drain_on_ctrl_c(
         worker.communicate()
     assert [record.state for record in run.reader().records()][:1] == ["COMPLETED"]
     chief.process.send_signal(signal.SIGINT)
-    _, err = chief.process.communicate(timeout=30)
+    _, err = chief.process.communicate(timeout=PATIENCE_S)
     assert chief.process.returncode == 130, err
 
 
@@ -95,8 +106,8 @@ def test_three_hosts_of_which_one_is_cut_off_for_longer_than_its_lease(
 
     def begin(number: int, name: str, hidden: pathlib.Path, *arguments: str) -> None:
         role = env.Role(name, network.address(0), 7777).to_env()
-        # One report, then a while until the trial ends: its end is what comes too late.
-        own = {"SLOW_STEPS": "1", "SLOW_STEP_S": "1.5", **role}
+        # One report, then the trial may end when the test says so: the end of one comes too late.
+        own = {"SLOW_STEPS": "1", HELD_UNTIL: str(tmp_path / name), **role}
         if number:
             own[env.TOKEN_FILE] = str(elsewhere / "token")
         words = [sys.executable, str(ROOT / "launch.py"), "run", *arguments]
@@ -121,9 +132,14 @@ def test_three_hosts_of_which_one_is_cut_off_for_longer_than_its_lease(
         begin(2, "far-2", runs, "slow.py")
         cut = wait_until(lambda: _running(run, "far-1"), "the worker works")
         network.plug(1, is_in=False)
-        wait_until(lambda: _completed_by(run, cut, "far-2"), "the other one has done it")
+        (tmp_path / "far-1").touch()
+        wait_until(lambda: _lost(run, cut), "its lease is over")
+        # The other one does what it has, and then what was given away.
+        wait_until(lambda: _goes_on(run, "far-2", tmp_path, until=cut), "it has done that too")
         network.plug(1, is_in=True)
-        said = [process.communicate(timeout=60)[1] for process in processes]
+        wait_until(lambda: len(_of(run, "far-1")) > 1, "it has another trial")
+        (tmp_path / "far-2").touch()
+        said = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -139,16 +155,28 @@ def test_three_hosts_of_which_one_is_cut_off_for_longer_than_its_lease(
     assert max(record.started_at or 0 for record in after) > (lost[0].ended_at or 0)
 
 
+def _of(run: Run, worker: str) -> list[TrialRecord]:
+    return [record for record in run.reader().records() if record.worker == worker]
+
+
 def _running(run: Run, worker: str) -> str | None:
     """The trial in whose middle a worker is."""
-    for record in run.reader().records():
-        if record.worker == worker and record.state == "RUNNING" and record.history:
+    for record in _of(run, worker):
+        if record.state == "RUNNING" and record.history:
             return record.trial_id
     return None
 
 
-def _completed_by(run: Run, trial_id: str, worker: str) -> bool:
-    return any(
-        (record.trial_id, record.worker, record.state) == (trial_id, worker, "COMPLETED")
-        for record in run.reader().records()
-    )
+def _lost(run: Run, trial_id: str) -> bool:
+    return any(record.trial_id == trial_id and record.failure for record in run.reader().records())
+
+
+def _goes_on(run: Run, worker: str, gates: pathlib.Path, until: str) -> bool:
+    """Lets the trials of a worker end one by one, until it has completed a certain one."""
+    records = _of(run, worker)
+    if any((r.trial_id, r.state) == (until, "COMPLETED") for r in records):
+        return True
+    for record in records:
+        if record.state == "RUNNING":
+            gate_of(gates / worker, record.params).touch()
+    return False

@@ -6,19 +6,30 @@ import pathlib
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cluster.store import Store, main
 from hpo.run import Run
-from tests.support.cli_runs import ROOT, STUDIES, launch, read, wait_until
+from tests.support.cli_runs import (
+    PATIENCE_S,
+    QUICK,
+    ROOT,
+    STUDIES,
+    LiveRun,
+    launch,
+    read,
+    wait_until,
+)
 
 SLOW = str(STUDIES / "slow.py")
 
 
 def searched(runs: pathlib.Path, *words: str) -> Any:
-    done = launch("run", SLOW, "--id", "kept", "--seed=1", "--runs", str(runs), *words)
+    options = ("--id", "kept", "--seed=1", "--workers=1", "--runs", str(runs))
+    done = launch("run", SLOW, *options, *words, env=QUICK)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -35,7 +46,7 @@ def test_a_run_that_is_lost_goes_on_from_its_copy(tmp_path: pathlib.Path) -> Non
     assert read(other, "kept")["trials"]["completed"] == 3
     # Opened by a token of its own.
     assert Run(other / "kept").token != Run(runs / "kept").token
-    done = launch("resume", "kept", "--trials", "+2", "--runs", str(other))
+    done = launch("resume", "kept", "--trials", "+2", "--runs", str(other), env=QUICK)
     assert done.returncode == 0, done.stderr
     before, after = read(runs, "kept", "trials"), read(other, "kept", "trials")
     assert after[:3] == before and len(after) == 5
@@ -67,18 +78,23 @@ def test_only_what_changed_is_copied_and_what_went_goes(tmp_path: pathlib.Path) 
     assert {path.name for path in now if now[path] != was[path]} == {"ledger.db"}
 
 
-def test_it_follows_a_search_to_its_end(tmp_path: pathlib.Path) -> None:
+def test_it_follows_a_search_to_its_end(
+    tmp_path: pathlib.Path, start: Callable[..., LiveRun]
+) -> None:
     runs, stored = tmp_path / "runs", tmp_path / "store"
     words = [sys.executable, "-m", "cluster.store", str(runs), "kept", stored.as_uri()]
     keeper = subprocess.Popen([*words, "--keep=0.3"], cwd=ROOT)
     try:
-        searched(runs, "--trials=3")
+        run = start("kept", "run", SLOW, "--id=kept", "--trials=3", "--workers=1", held=True)
+        wait_until(lambda: (stored / "kept" / "ledger.db").exists(), "a copy")
+        # What was copied first is no more than the beginning.
+        run.release()
+        assert run.wait()[0] == 0
         keeper.send_signal(signal.SIGTERM)
-        assert keeper.wait(30) == 0
+        assert keeper.wait(PATIENCE_S) == 0
     finally:
         keeper.kill()
         keeper.wait()
-    wait_until(lambda: (stored / "kept" / "ledger.db").exists(), "a copy", 5)
     assert main([str(tmp_path / "other"), "kept", stored.as_uri()]) == 0
     assert read(tmp_path / "other", "kept")["state"] == "DONE"
 

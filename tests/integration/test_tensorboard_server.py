@@ -12,12 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
 from hpo.errors import PlaceError, RunError, UsageError
 from hpo.tensorboard.server import serve
+from tests.support.cli_runs import wait_until
 from tests.support.hparams_client import Page
 from tests.support.tensorboard_ledger import (
     a_record,
@@ -129,10 +129,7 @@ def cmdline(pid: int) -> bytes:
 
 
 def wait_for_end(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while alive := [pid for pid in pids if lives(pid)]:
-        assert time.monotonic() < deadline, f"still there: {alive}"
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(lives, pids)), f"none of {pids} is left")
 
 
 def lives(pid: int) -> bool:

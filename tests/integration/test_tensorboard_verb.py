@@ -12,14 +12,19 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from cluster import cli
+from cluster.verbs import tensorboard as verb
+from hpo.tensorboard import server
 from hpo.tensorboard.files import ENDED
-from tests.support.cli_runs import ROOT, STUDIES, LiveRun, launch, wait_until
+from tests.support.cli_runs import PATIENCE_S, QUICK, ROOT, STUDIES, LiveRun, launch, wait_until
 from tests.support.hparams_client import Page, metrics_of
+from tests.support.manual_chief import HandMade, free_port
 
 OTHERS = "events.out.tfevents.1700000000.elsewhere.4711.0.v2"
 STATUS = {"COMPLETED": "STATUS_SUCCESS", "FAILED": "STATUS_FAILURE"}
@@ -31,10 +36,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRun]:
     is running when its worker is killed."""
     study = str(STUDIES / "fates.py")
     options = ("--sampler", "grid", "--id", "fates", "--seed", "1", "--code-retries", "0")
-    run = LiveRun(tmp_path_factory.mktemp("searched") / "runs", "fates", "run", study, *options)
+    folder = tmp_path_factory.mktemp("searched")
+    run = LiveRun(folder / "runs", "fates", "run", study, *options, gate=folder / "goes-on")
     try:
         victim = wait_until(lambda: _worker_of_a_long_trial(run), "a trial that takes long")
         os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: any(r["failure"] == "PREEMPTED" for r in run.rows()), "it is lost")
+        run.release()
         status, out, err = run.wait()
         assert status == 0, out + err
         yield run
@@ -48,7 +56,7 @@ def _worker_of_a_long_trial(run: LiveRun) -> int | None:
         return None
     long = {
         row["trial_id"]
-        for row in run.read("trials")
+        for row in run.rows()
         if row["state"] == "RUNNING" and row["params"].get("depth") == 3 and row["history"]
     }
     return next((w["pid"] for w in status["workers"] if w["trial_id"] in long), None)
@@ -77,7 +85,7 @@ def opened(runs: pathlib.Path, *arguments: str) -> Iterator[tuple[Page, subproce
         assert url.endswith("#hparams"), process.stderr.read()
         yield Page(url), process
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.communicate()
@@ -86,7 +94,7 @@ def opened(runs: pathlib.Path, *arguments: str) -> Iterator[tuple[Page, subproce
 def said_by(process: subprocess.Popen[str]) -> str:
     """What it has said on standard error up to its end by Ctrl-C."""
     process.send_signal(signal.SIGINT)
-    return process.communicate(timeout=20)[1]
+    return process.communicate(timeout=PATIENCE_S)[1]
 
 
 def session_of(row: dict[str, Any]) -> str:
@@ -201,8 +209,8 @@ def of_another_run_of_the_study(folder: pathlib.Path) -> str:
 def of_another_study(folder: pathlib.Path) -> str:
     (experiment,) = folder.glob("events*")
     study, runs = str(STUDIES / "slow.py"), folder.parent.parent
-    options = ("--id", "other", "--trials", "1", "--runs", str(runs))
-    assert launch("run", study, *options, env={"SLOW_STEPS": "1"}).returncode == 0
+    options = ("--id", "other", "--trials", "1", "--workers", "1", "--runs", str(runs))
+    assert launch("run", study, *options, env=QUICK).returncode == 0
     (other,) = (runs / "other" / "tensorboard").glob("events*")
     shutil.copyfile(other, experiment)
     return "it declares other hyperparameters or metrics"
@@ -248,8 +256,7 @@ def test_files_of_something_else_are_refused_and_never_deleted(
 def test_a_chiefs_files_are_not_rebuilt_and_an_empty_run_says_so(
     start: Callable[..., LiveRun],
 ) -> None:
-    slowly = {"SLOW_STEPS": "300"}
-    run = start("slow", "run", str(STUDIES / "slow.py"), "--id", "slow", env=slowly)
+    run = start("slow", "run", str(STUDIES / "slow.py"), "--id", "slow", held=True)
     run.busy_worker()
     done = launch("tensorboard", "slow", "--rebuild", "--runs", str(run.runs))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
@@ -260,34 +267,89 @@ def test_a_chiefs_files_are_not_rebuilt_and_an_empty_run_says_so(
         assert statuses == {"STATUS_UNKNOWN"}
 
 
+@pytest.fixture
+def without_trials(tmp_path: pathlib.Path) -> pathlib.Path:
+    """The runs folder of a run `slow` whose chief was killed before it had a worker."""
+    chief = HandMade(tmp_path / "runs", "slow", free_port())
+    try:
+        folder = chief.run.folder
+    finally:
+        chief.process.kill()
+        chief.process.communicate()
+    shutil.rmtree(folder / "tensorboard")
+    return folder.parent
+
+
 def test_a_run_without_a_trial_has_columns_and_says_why_no_rows(
-    start: Callable[..., LiveRun],
+    without_trials: pathlib.Path,
 ) -> None:
-    run = start("slow", "run", str(STUDIES / "slow.py"), "--id", "slow")
-    wait_until((run.runs / "slow" / "ledger.db").exists, "a run")
-    run.end()
-    shutil.rmtree(run.runs / "slow" / "tensorboard")
-    with opened(run.runs, "slow") as (page, process):
+    with opened(without_trials, "slow") as (page, process):
         columns = {info["name"] for info in page.experiment()["hparamInfos"]}
         assert columns == {"x", "n"}
         assert page.first_rows(10) == []
         assert "run slow has no trial yet" in said_by(process)
 
 
+class Looks:
+    """The time as the verb sees it, which goes on only where it pauses between two looks."""
+
+    def __init__(self, events: dict[int, Callable[[], object]]) -> None:
+        self.now = 0.0
+        self.pauses = 0
+        self._events = events
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.pauses += 1
+        self._events.get(self.pauses, lambda: None)()
+
+
+@contextlib.contextmanager
+def looking(
+    monkeypatch: pytest.MonkeyPatch, events: dict[int, Callable[[], object]]
+) -> Iterator[Looks]:
+    """Lets something happen after the verb's first look, its second and so on."""
+    looks = Looks(events)
+    with monkeypatch.context() as patch:
+        patch.setattr(verb, "time", looks)
+        yield looks
+
+
+def opens(words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, pathlib.Path]]:
+    """The folders that the verb wants served, by run: here nobody serves them."""
+    wanted: list[dict[str, pathlib.Path]] = []
+
+    @contextlib.contextmanager
+    def serve(folders: dict[str, pathlib.Path], *_: object) -> Iterator[Any]:
+        wanted.append(folders)
+        yield types.SimpleNamespace(url="there", wait=interrupted)
+
+    def interrupted() -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "serve", serve)
+        assert cli.main(words) == 0
+    return wanted
+
+
 def test_beside_a_chief_its_files_are_waited_for(
-    start: Callable[..., LiveRun],
+    without_trials: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = start("slow", "run", str(STUDIES / "slow.py"), "--id", "slow")
-    wait_until((run.runs / "slow" / "ledger.db").exists, "a run")
-    run.end()
-    files = run.runs / "slow" / "tensorboard"
-    shutil.rmtree(files)
-    # As in the moment before the chief takes its lock: who writes then is in its way.
-    with waiting("slow", "--beside", "--runs", str(run.runs), seconds=4.0) as served:
+    files = without_trials / "slow" / "tensorboard"
+    words = ["tensorboard", "slow", "--beside", "--wait", "60", "--runs", str(without_trials)]
+
+    def not_yet() -> None:
+        # As in the moment before the chief takes its lock: who writes then is in its way.
         assert not files.exists()
-        files.mkdir()
-        served()
-        assert not list(files.iterdir())
+
+    with looking(monkeypatch, {1: not_yet, 8: not_yet, 9: files.mkdir}) as looks:
+        assert opens(words, monkeypatch) == [{"slow": files}]
+    assert looks.pauses == 9
+    assert not list(files.iterdir())
 
 
 def test_several_runs_stand_on_one_page(searched: LiveRun, runs: pathlib.Path) -> None:
@@ -298,34 +360,24 @@ def test_several_runs_stand_on_one_page(searched: LiveRun, runs: pathlib.Path) -
 
 
 def test_a_run_that_is_about_to_begin_is_waited_for(
-    runs: pathlib.Path, tmp_path: pathlib.Path
+    runs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = tmp_path / "later"
     later.mkdir()
-    with waiting("fates", "--runs", str(later), seconds=2.0) as served:
-        (runs / "fates").rename(later / "fates")
-        served()
+    words = ["tensorboard", "fates", "--wait", "60", "--runs", str(later)]
+    appears = {4: lambda: (runs / "fates").rename(later / "fates")}
+    with looking(monkeypatch, appears) as looks:
+        assert opens(words, monkeypatch) == [{"fates": later / "fates" / "tensorboard"}]
+    assert looks.pauses == 4
 
 
-@contextlib.contextmanager
-def waiting(*arguments: str, seconds: float) -> Iterator[Callable[[], None]]:
-    """``tensorboard --wait``, which has waited for ``seconds``; what returns once it serves."""
-    words = ["launch.py", "tensorboard", *arguments, "--port", "0", "--wait", "60"]
-    with subprocess.Popen(
-        [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as process:
-
-        def served() -> None:
-            assert process.stdout is not None
-            assert process.stdout.readline().endswith("#hparams\n")
-
-        try:
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(seconds)
-            yield served
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=30)
+def test_a_run_that_does_not_come_is_waited_for_no_longer_than_said(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with looking(monkeypatch, {}) as looks:
+        assert cli.main(["tensorboard", "fates", "--wait", "60", "--runs", str(tmp_path)]) == 2
+    assert looks.now == 60
+    assert "no run 'fates'" in capsys.readouterr().err
 
 
 def refused(*arguments: str, **options: Any) -> tuple[int, str]:

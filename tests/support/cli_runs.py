@@ -14,12 +14,22 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hpo.json_numbers import finite
+from hpo.run import Run
+from hpo.status import status_of
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _MARKER = "TUNEFLEET_TEST_RUNS"
 STUDIES = ROOT / "tests" / "support" / "studies"
 # A wait ends when what it waits for has happened. Only a hang takes as long as this, also on a
 # machine that does much else.
 PATIENCE_S = 240.0
+# The grace or the lease of a run in which none of them is to run out.
+LONG = "1000"
+# Studies in `studies` hold their trials after the first report until this file is there.
+HELD_UNTIL = "SLOW_UNTIL"
+# Trials of slow.py that take no time.
+QUICK = {"SLOW_STEP_S": "0"}
 
 
 def launch(*arguments: str, env: dict[str, str] | None = None, timeout: float = PATIENCE_S) -> Any:
@@ -61,47 +71,107 @@ def read(runs: pathlib.Path, run_id: str, verb: str = "status", *arguments: str)
     return json.loads(done.stdout)
 
 
+def begin(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """A `launch.py` in the background."""
+    return subprocess.Popen(
+        [sys.executable, "launch.py", *arguments],
+        cwd=ROOT,
+        env=environment(arguments, env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+
+
 class LiveRun:
-    """A `launch.py run` in the background."""
+    """A `launch.py run` in the background.
+
+    With a ``gate`` its trials are held after their first report: each goes on when it is
+    released, so that what a test does meanwhile comes before their end.
+    """
 
     def __init__(
-        self, runs: pathlib.Path, run_id: str, *arguments: str, env: dict[str, str] | None = None
+        self,
+        runs: pathlib.Path,
+        run_id: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        gate: pathlib.Path | None = None,
     ) -> None:
-        self.runs, self.id = runs, run_id
-        arguments = (*arguments, "--runs", str(runs))
-        self.process = subprocess.Popen(
-            [sys.executable, "launch.py", *arguments],
-            cwd=ROOT,
-            env=environment(arguments, env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
+        self.runs, self.id, self.gate = runs, run_id, gate
+        held = {HELD_UNTIL: str(gate)} if gate else {}
+        self.process = begin(*arguments, "--runs", str(runs), env={**held, **(env or {})})
+
+    def release(self, *trial_ids: str) -> None:
+        """Lets trials go on that are held: those named, or all from now on."""
+        assert self.gate
+        if not trial_ids:
+            self.gate.touch()
+        for row in self.rows() if trial_ids else ():
+            if row["trial_id"] in trial_ids:
+                gate_of(self.gate, row["params"]).touch()
+
+    def complete(self, count: int = 1) -> None:
+        """Lets held trials end, one after the other, until so many have completed."""
+
+        def look() -> bool:
+            rows = self.rows()
+            if sum(row["state"] == "COMPLETED" for row in rows) >= count:
+                return True
+            held = [r["trial_id"] for r in rows if r["state"] == "RUNNING" and r["history"]]
+            self.release(*held[:1]) if held else None
+            return False
+
+        wait_until(look, f"{count} completed trials")
+
+    def stop(self, *options: str) -> str:
+        """Stops a run whose trials are held: they end once it drains. What `stop` printed."""
+        with begin("stop", self.id, "--runs", str(self.runs), *options) as stopping:
+            self.wait_for_log("draining")
+            self.release()
+            out, err = stopping.communicate(timeout=PATIENCE_S)
+        assert stopping.returncode == 0, err
+        return out
 
     def read(self, verb: str, *arguments: str) -> Any:
         """What a reading verb prints as JSON."""
         return read(self.runs, self.id, verb, *arguments)
 
     def status(self) -> dict[str, Any] | None:
-        """The status, once the run is there."""
-        return self.read("status") if (self.runs / self.id / "ledger.db").exists() else None
+        """The status once the run is there, as `status` prints it but without a process."""
+        folder = self.runs / self.id
+        return status_of(Run(folder)) if (folder / "ledger.db").exists() else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The attempts so far, as `trials` prints them but without a process."""
+        folder = self.runs / self.id
+        return rows_of(Run(folder)) if (folder / "ledger.db").exists() else []
 
     def busy_worker(self) -> dict[str, Any]:
         """A worker in the middle of a trial that has reported."""
+        return self.busy_workers(1)[0]
+
+    def busy_workers(self, count: int) -> list[dict[str, Any]]:
+        """Workers in the middle of trials that have reported, as soon as there are so many."""
 
         def look() -> Any:
-            status = self.status()
-            reported = {
-                (row["trial_id"])
-                for row in (self.read("trials") if status else ())
-                if row["state"] == "RUNNING" and row["history"]
-            }
-            workers = status["workers"] if status else []
-            return next((w for w in workers if w["trial_id"] in reported), None)
+            rows = self.rows()
+            reported = {r["trial_id"] for r in rows if r["state"] == "RUNNING" and r["history"]}
+            workers = (self.status() or {"workers": []})["workers"]
+            found = [worker for worker in workers if worker["trial_id"] in reported]
+            return found if len(found) >= count else None
 
-        worker: dict[str, Any] = wait_until(look, "a worker in the middle of a trial")
-        return worker
+        workers: list[dict[str, Any]] = wait_until(look, f"{count} workers in the middle of trials")
+        return workers
+
+    def wait_for_log(self, text: str, times: int = 1) -> None:
+        """Waits until the chief's log has ``text`` in it, so many times."""
+        log = self.runs / self.id / "logs" / "chief.log"
+        wait_until(
+            lambda: log.exists() and log.read_text(errors="replace").count(text) >= times,
+            f"{text!r} in {log}",
+        )
 
     def wait(self, timeout: float = PATIENCE_S) -> tuple[int, str, str]:
         """The exit status and the output, once it has left."""
@@ -122,6 +192,22 @@ class LiveRun:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+
+def gate_of(gate: pathlib.Path, params: dict[str, Any]) -> pathlib.Path:
+    """The file that lets one point alone go on."""
+    values = (str(value) for _, value in sorted(params.items()))
+    return gate.with_name(f"{gate.name}.{'-'.join(values)}")
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    """The attempts of ``run``, as `trials` prints them."""
+    reader = run.reader()
+    try:
+        rows: list[dict[str, Any]] = finite([a.record.to_json() for a in reader.attempts()])
+    finally:
+        reader.close()
+    return rows
 
 
 def processes_of(marker: str) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from hpo.tensorboard.server import TensorBoardServer
+from tests.support.cli_runs import PATIENCE_S, wait_until
 
 STATUSES = ("STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING")
 
@@ -37,13 +37,13 @@ class Page:
 
     def rows(self, wanted: int, ready: Callable[[Any], bool] = lambda _: True) -> dict[str, Any]:
         """All rows by name, as soon as there are ``wanted`` of them and they are ``ready``."""
-        deadline = time.monotonic() + 20
-        while True:
+
+        def look() -> Any:
             rows = {group["name"]: group for group in self.first_rows(1000)}
-            if len(rows) == wanted and ready(rows):
-                return rows
-            assert time.monotonic() < deadline, rows
-            time.sleep(0.2)
+            return rows if len(rows) == wanted and ready(rows) else None
+
+        found: dict[str, Any] = wait_until(look, f"{wanted} rows that are ready")
+        return found
 
     def series(self, run: str, tag: str) -> list[tuple[int, Any]]:
         query = urllib.parse.urlencode({"run": run, "tag": tag})
@@ -54,7 +54,7 @@ class Page:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.base + path, data, headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return json.load(answer)
 
 

@@ -15,7 +15,7 @@ from hpo.run import Run
 from hpo.status import status_of
 from hpo.study import digest_of
 from hpo.token_file import read
-from tests.support.cli_runs import ROOT, STUDIES, wait_until
+from tests.support.cli_runs import LONG, ROOT, STUDIES, wait_until
 
 STUDY = STUDIES / "slow.py"
 
@@ -43,7 +43,8 @@ class HandMade:
         self.port = port
         self.folder = runs / run_id
         self.address = joined(host, port)
-        options = ["--id", run_id, "--runs", str(runs), "--trials", str(trials), "--lease", "5"]
+        # Whoever a test plays does not renew its lease.
+        options = ["--id", run_id, "--runs", str(runs), "--trials", str(trials), "--lease", LONG]
         role = env.Role("chief", host, port).to_env()
         self.process = subprocess.Popen(
             [sys.executable, "launch.py", "run", str(study), "--seed", "1", *options],

@@ -63,6 +63,6 @@ def worker_by_hand(
     """A worker that was started by hand and has left."""
     own = {**env.Role(name, host, port).to_env(), env.TOKEN_FILE: str(file)}
     done: subprocess.CompletedProcess[str] = launch(
-        "run", SLOW, "--runs", str(file.parent / "none"), env=own, timeout=60
+        "run", SLOW, "--runs", str(file.parent / "none"), env=own
     )
     return done

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from hpo.registry import SAMPLERS
+from tests.support.cli_runs import PATIENCE_S
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -148,7 +149,11 @@ def loaded_by(code: str) -> set[str]:
     """The packages that are loaded in a new process once ``code`` has run."""
     ending = "\nimport sys\nprint('\\nloaded', *{n.partition('.')[0] for n in sys.modules})"
     done = subprocess.run(
-        [sys.executable, "-c", code + ending], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code + ending],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     name, *packages = done.stdout.splitlines()[-1].split()
@@ -214,7 +219,8 @@ def test_optuna_brings_neither_tensorflow_nor_its_storages_database() -> None:
 def test_help_is_there_at_once() -> None:
     helped = min(_seconds("launch.py", "--help") for _ in range(5))
     bare = min(_seconds("-c", "pass") for _ in range(5))
-    assert helped - bare < 0.3
+    # A Python that does nothing is the measure: with numpy alone it takes ten times as long.
+    assert helped < 20 * bare
 
 
 def _seconds(*arguments: str) -> float:

@@ -18,6 +18,7 @@ from hpo import ledger
 from hpo.errors import LedgerError, RunError
 from hpo.ledger import LedgerReader, LedgerWriter
 from hpo.lock import Lock
+from tests.support.cli_runs import PATIENCE_S
 from tests.support.ledger_fixtures import META, ROOT, reading, stored, writing
 
 # Writes until the disk, here a limit on the size of a file, is full; then there is space again.
@@ -72,7 +73,7 @@ def python(code: str, *arguments: str | pathlib.Path) -> subprocess.CompletedPro
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
@@ -93,7 +94,7 @@ def test_a_full_disk_acknowledges_nothing_and_loses_nothing(folder: pathlib.Path
 def test_what_cannot_be_stored_is_an_error_and_not_a_silence(folder: pathlib.Path) -> None:
     for bad in (stored(error="\udc80"), stored(epochs=2**64)):
         with writing(folder) as writer, pytest.raises(LedgerError, match=r"ledger\.db"):
-            writer.commit([bad], 0.0).result(timeout=10)
+            writer.commit([bad], 0.0).result(timeout=PATIENCE_S)
 
 
 @pytest.fixture

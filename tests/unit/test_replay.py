@@ -5,15 +5,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 import statistics
-import time
+import types
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hpo.benchmark import replay
 from hpo.benchmark.matrix import Cell
 from hpo.benchmark.nodes import Draw, Nodes
-from hpo.benchmark.replay import Replay
+from hpo.benchmark.replay import Replay, VirtualClock
 from hpo.benchmark.simulate import Budget, simulate
 from hpo.benchmark.table import Table
 from hpo.benchmark.trace import Trace
@@ -133,29 +134,31 @@ def test_a_table_without_seconds_counts_steps() -> None:
 
 
 class Slow(RandomSampler):
-    """Thinks for 20 ms."""
+    """Thinks for 20 ms of the time that it is given."""
 
     ignores_results = False
+    time = VirtualClock()
 
     @property
     def thinks_elsewhere(self) -> bool:
-        # Who sleeps uses no processor.
+        # Who waits uses no processor.
         return True
 
     def ask(self, trial_id: str, pending: Any) -> Any:
-        time.sleep(0.02)
+        self.time.now += 0.02
         return super().ask(trial_id, pending)
 
 
-def test_suggestions_are_charged_one_after_the_other() -> None:
+def test_suggestions_are_charged_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     # 40 ms of training on 16 nodes: it is the sampler that everybody waits for.
     table = tables.made_up(200, seconds=0.01)
     study = table.study()
     rules = Rules(50, "loss", Direction.MIN, 1, "keras-tuner", "slow", study.digest)
     pruner = NoPruner(Direction.MIN, 4, 1)
-    nodes = Nodes(call_s=0.0)
-    trace = Replay(table, Slow(study, 1), pruner, rules, 16, nodes).run()
-    assert trace.suggesting_s is not None and trace.suggesting_s >= 50 * 0.02
+    clocks = types.SimpleNamespace(perf_counter=Slow.time.monotonic, thread_time=lambda: 0.0)
+    monkeypatch.setattr(replay, "time", clocks)
+    trace = Replay(table, Slow(study, 1), pruner, rules, 16, Nodes(call_s=0.0)).run()
+    assert trace.suggesting_s == pytest.approx(50 * 0.02)
     assert trace.makespan_s >= trace.suggesting_s
     assert trace.busy_s / trace.present_s < 0.3
 
@@ -243,11 +246,9 @@ def test_a_distribution_that_is_none_is_refused(text: str, message: str) -> None
 
 
 def test_a_thousand_workers_are_no_trouble() -> None:
-    began = time.perf_counter()
+    """How long that takes is measured by benchmarks/replay_scale.py."""
     trace = replayed(tables.made_up(2500), trials=2000, workers=1000, nodes=Nodes())
     assert len(trace.ends) == 2000
-    # The whole goal is 5,000 trials in a minute.
-    assert time.perf_counter() - began < 24
 
 
 class Told(RandomSampler):

@@ -17,6 +17,7 @@ from hpo.fleet.scribe import Scribe
 from hpo.protocol import Attempt, Effect, StoreAttempt
 from hpo.samplers.base import Proposal
 from tests.conformance.test_samplers import a_record
+from tests.support.cli_runs import PATIENCE_S
 
 
 def stored(trial_id: str, tag: object = None) -> StoreAttempt:
@@ -57,8 +58,8 @@ def test_a_caller_that_is_gone_takes_nothing_along(tmp_path: pathlib.Path) -> No
             stays = asyncio.create_task(desk.scribe.write([stored("0001")]))
             await asyncio.sleep(0)
             gone.cancel()
-            await asyncio.wait_for(stays, 10)
-            await asyncio.wait_for(desk.scribe.write([stored("0002")]), 10)
+            await asyncio.wait_for(stays, PATIENCE_S)
+            await asyncio.wait_for(desk.scribe.write([stored("0002")]), PATIENCE_S)
         assert sum(map(len, desk.batches)) == 3
 
     asyncio.run(go())
@@ -82,7 +83,9 @@ def test_what_the_ledger_cannot_hold_is_an_error_and_no_silence(tmp_path: pathli
         desk = Desk(tmp_path)
         with contextlib.closing(desk.writer):
             with pytest.raises(TuneFleetError, match="the ledger cannot hold"):
-                await asyncio.wait_for(desk.scribe.write([stored("0000", {"a": object()})]), 10)
+                await asyncio.wait_for(
+                    desk.scribe.write([stored("0000", {"a": object()})]), PATIENCE_S
+                )
             assert len(desk.errors) == 1
 
     asyncio.run(go())

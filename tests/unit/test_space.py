@@ -22,6 +22,7 @@ from hpo.hyperparameters import from_hyperparameters, to_config, to_hyperparamet
 from hpo.parameter import Condition, Kind, Parameter
 from hpo.space import SearchSpace
 from tests.support import space_strategies as spaces
+from tests.support.cli_runs import PATIENCE_S
 from tests.support.keras_tuner_parameters import a_float, an_int, few, seeds, some
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -231,7 +232,7 @@ assert keras_tuner.RandomSearch.__name__ == "RandomSearch"
 @functools.cache
 def _run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
     )
 
 

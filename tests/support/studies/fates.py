@@ -6,6 +6,8 @@ import time
 
 OBJECTIVE = "loss"
 GRID = {"rate": [0.001, 0.1]}
+# The long and deep trials stop in their middle until this file is there.
+UNTIL = os.environ.get("SLOW_UNTIL")
 
 
 def evaluate(hp, report):
@@ -19,7 +21,7 @@ def evaluate(hp, report):
     if way == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     report(2, {"loss": 1.0 + rate})
-    if way == "long" and depth == 3:
-        time.sleep(4.0)
+    while way == "long" and depth == 3 and UNTIL and not os.path.exists(UNTIL):
+        time.sleep(0.02)
     report(3, {"loss": 1.5 + rate})
     return {}
