@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.cli_runs import STUDIES, LiveRun, launch, processes_of
+from tests.support.cli_runs import PATIENCE_S, STUDIES, LiveRun, begin, launch, processes_of
 from tests.support.preloaded_python import PreloadedPython
 
 SLOW = str(STUDIES / "slow.py")
@@ -232,13 +232,18 @@ def test_an_id_of_another_request(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_run_in_use_by_two_at_once(start: Callable[..., LiveRun]) -> None:
-    slowly = {"SLOW_STEP_S": "0.3"}
-    run = start("slow", "run", SLOW, "--id", "slow", "--trials", "4", "--seed", "1", env=slowly)
+    same = ("run", SLOW, "--id", "slow", "--trials", "4")
+    run = start("slow", *same, "--seed", "1", held=True)
     run.busy_worker()
-    follower = launch("run", SLOW, "--id", "slow", "--trials", "4", "--runs", str(run.runs))
-    status, _, err = run.wait()
+    with begin(*same, "--runs", str(run.runs)) as follower:
+        assert follower.stdout
+        # It follows by now, and holds nothing up.
+        assert follower.stdout.readline() == "run slow\n"
+        run.release()
+        status, _, err = run.wait()
+        said = follower.communicate(timeout=PATIENCE_S)
     # The second attached: it followed the first to its end and started nothing.
-    assert follower.returncode == 0, follower.stderr
+    assert follower.returncode == 0, said
     assert status == 0, err
     assert len(run.read("trials")) == 4
 

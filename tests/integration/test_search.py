@@ -329,8 +329,7 @@ def test_a_search_that_is_told_to_end_while_it_reads_leaves_nothing(
 def test_more_trials_for_a_run_that_is_under_way_are_refused(
     start: Callable[..., LiveRun],
 ) -> None:
-    slowly = {"SLOW_STEP_S": "0.3"}
-    run = start("slow", "run", str(STUDIES / "slow.py"), "--id", "slow", env=slowly)
+    run = start("slow", "run", str(STUDIES / "slow.py"), "--id", "slow", held=True)
     run.busy_worker()
     refused = launch("resume", "slow", "--trials", "+4", "--runs", str(run.runs))
     assert refused.returncode == 2

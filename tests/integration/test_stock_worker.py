@@ -50,12 +50,12 @@ def stock(tmp_path: pathlib.Path) -> Iterator[Callable[..., subprocess.Popen[str
 
 
 def opened(
-    start: Start, port: int, trials: int, study: str = "digits", **environment: str
+    start: Start, port: int, trials: int, study: str = "digits", held: bool = False
 ) -> LiveRun:
     """A search that is open to stock workers, with one worker of ours."""
     options = ("--trials", str(trials), "--epochs", "40", "--workers", "1", "--seed", "1")
     options += ("--id", "open", "--insecure", "--port", str(port))
-    return start("open", "run", study, *options, env=environment)
+    return start("open", "run", study, *options, held=held)
 
 
 def works(run: LiveRun, worker: str) -> bool:
@@ -108,7 +108,7 @@ def test_its_trial_is_tried_again_when_it_is_killed(
 
 def test_late_word_is_dropped_and_answered_well(start: Start) -> None:
     port = free_port()
-    run = opened(start, port, trials=4, study=SLOW, SLOW_STEP_S="0.2")
+    run = opened(start, port, trials=4, study=SLOW, held=True)
     wait_until(lambda: works(run, "worker-0"), "our worker works")
     trial = next(row for row in run.read("trials") if row["state"] == "RUNNING")
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -119,6 +119,7 @@ def test_late_word_is_dropped_and_answered_well(start: Start) -> None:
             trial_id=trial["trial_id"], metrics={"loss": -2.0}, step=0
         )
         assert stub.UpdateTrial(update, timeout=PATIENCE_S).trial.status == wire.types.STOPPED
+    run.release()
     status, out, err = run.wait()
     assert status == 0, out + err
     rows = run.read("trials")
@@ -128,9 +129,8 @@ def test_late_word_is_dropped_and_answered_well(start: Start) -> None:
 
 def test_it_is_refused_where_the_search_is_not_open(start: Start) -> None:
     port = free_port()
-    # Its trials outlast the test, so the chief is there to be asked.
     options = ("--trials", "2", "--id", "shut", "--port", str(port))
-    run = start("shut", "run", SLOW, *options, env={"SLOW_STEP_S": "600"})
+    run = start("shut", "run", SLOW, *options, held=True)
     wait_until(run.status, "the run is there")
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         ask = wire.stubs.OracleStub(channel).CreateTrial
@@ -138,4 +138,5 @@ def test_it_is_refused_where_the_search_is_not_open(start: Start) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             ask(request, wait_for_ready=True, timeout=PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
+    run.release()
     assert run.wait()[0] == 0
