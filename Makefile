@@ -8,7 +8,8 @@ ifneq ($(wildcard .data/fashion-mnist),)
 export TUNEFLEET_DATA_DIR := $(CURDIR)/.data/fashion-mnist
 endif
 
-.PHONY: demo test test-ray test-ray-vms test-browser test-long test-gp test-image test-k8s lint data lock protos bench clean
+.PHONY: demo test test-stress test-ray test-ray-vms test-browser test-long test-gp test-image \
+    test-k8s lint data lock protos bench clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.runtime: requirements.txt requirements-uv.txt
@@ -34,17 +35,25 @@ demo: data
 test: $(VENV)/.dev data
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
+# The same again and again, in random order beside a busy core:
+# `make test-stress REPEAT=5 SEED=7`. Each run takes about as long as `make test` on one core.
+REPEAT ?= 5
+test-stress: $(VENV)/.dev data
+	$(BIN)/python tools/stress.py --repeat $(REPEAT) $(if $(SEED),--seed $(SEED)) -- \
+	    -n 3 --dist loadfile
+
 # What starts Ray: by itself, since Ray wants its processes up within half a minute.
 test-ray: $(VENV)/.dev data
-	$(BIN)/python -m pytest -m ray
+	sh tools/retry_failed.sh $(BIN)/python -m pytest -m ray
 
 # `ray up` over SSH on hosts that are namespaces: needs root, openssh-server, rsync and iproute2.
 test-ray-vms: $(VENV)/.dev
-	$(BIN)/python -m pytest -m ray_vms tests/ray_vms
+	sh tools/get_commands.sh ip=iproute2 sshd=openssh-server rsync
+	sh tools/retry_failed.sh $(BIN)/python -m pytest -m ray_vms tests/ray_vms
 
 # The HParams page as a person sees it, in Chromium; pictures go to .browser/.
 test-browser: $(VENV)/.browser
-	sh tools/get_browser.sh
+	sh tools/get_commands.sh chromium chromedriver=chromium-driver
 	$(BIN)/python -m pytest -m browser tests/integration/test_browser.py --screenshots=.browser
 
 # What takes minutes: hundreds of replayed benchmarks, whose statistics are known beforehand.
@@ -52,10 +61,10 @@ test-long: $(VENV)/.dev data
 	$(BIN)/python -m pytest -m long --timeout=1800 tests/unit/test_statistics.py
 
 # On a real control plane of Kubernetes, which is built once: needs Go, root and, at first, some
-# fifteen minutes.
+# ten minutes on two cores.
 test-k8s: $(VENV)/.dev
 	sh tests/k8s/build.sh
-	$(BIN)/python -m pytest -m k8s tests/k8s
+	sh tools/retry_failed.sh $(BIN)/python -m pytest -m k8s tests/k8s
 
 # The sampler `gp`, in an environment of its own: PyTorch takes several gigabytes.
 test-gp: $(VENV_GP)/.gp

@@ -224,7 +224,7 @@ class Board:
 def _program(name: str) -> str:
     path = shutil.which(name)
     if path is None:
-        raise SystemExit(f"{name} is not here: `sh tools/get_browser.sh` installs it")
+        raise SystemExit(f"{name} is not here: `make test-browser` installs it")
     return path
 
 

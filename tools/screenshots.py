@@ -2,7 +2,7 @@
 
     python tools/screenshots.py RUN [--runs DIR] [--out DIR]
 
-Needs requirements-browser.txt and, by `sh tools/get_browser.sh`, Chromium.
+Needs requirements-browser.txt and, as `make test-browser` installs it, Chromium.
 """
 
 from __future__ import annotations
