@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from hpo import data, env
 from hpo.errors import DataError, PlaceError, UsageError
+from tests.support.cli_runs import PATIENCE_S
 
 Fill = Callable[[pathlib.Path], pathlib.Path]
 
@@ -35,17 +37,19 @@ for images, labels in data.fashion_mnist():
 """
 
 # The package's folder is a constant of Debian's, hence the only place set by assignment.
-# The origin is local where a test serves the files and left alone elsewhere.
+# Asks for the data once for each line: an origin, or nothing for the usual one. One process does
+# so for all origins, since the first download imports Keras.
 ELSEWHERE = """
 import pathlib, sys
 from hpo import data, errors
-data.DEBIAN_FOLDER = pathlib.Path(sys.argv[1])
-data.ORIGIN = sys.argv[2] if len(sys.argv) > 2 else data.ORIGIN
-try:
-    (x_train, _), _ = data.fashion_mnist()
-    print("keras" in sys.modules, x_train.shape)
-except errors.TuneFleetError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
+data.DEBIAN_FOLDER, usual = pathlib.Path(sys.argv[1]), data.ORIGIN
+for line in sys.stdin:
+    data.ORIGIN = line.strip() or usual
+    try:
+        (x_train, _), _ = data.fashion_mnist()
+        print("keras" in sys.modules, x_train.shape, flush=True)
+    except errors.TuneFleetError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
 """
 
 
@@ -97,15 +101,26 @@ def spoil(path: pathlib.Path, content: bytes) -> pathlib.Path:
     return path
 
 
-def run_elsewhere(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Asks for the data in a fresh process with its own package folder and origin."""
-    return subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, *arguments],
+@contextlib.contextmanager
+def asking(debian: pathlib.Path) -> Iterator[Callable[[str], str]]:
+    """Asks for the data in a process of its own: what that prints for an origin, in one line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ELSEWHERE, str(debian)],
         cwd=ROOT,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
-        timeout=120,
-    )
+    ) as process:
+
+        def ask(origin: str = "") -> str:
+            assert process.stdin and process.stdout
+            process.stdin.write(origin + "\n")
+            process.stdin.flush()
+            return process.stdout.readline().rstrip()
+
+        yield ask
+        assert process.communicate(timeout=PATIENCE_S)[0] == "", "one line for each origin"
 
 
 def cached_files(places: pathlib.Path) -> list[pathlib.Path]:
@@ -159,7 +174,7 @@ def test_workers_that_start_together_share_one_whole_cache(
         assert worker.stdin
         worker.stdin.write("\n")
         worker.stdin.flush()
-    printed = {worker.communicate(timeout=60)[0] for worker in workers}
+    printed = {worker.communicate(timeout=PATIENCE_S)[0] for worker in workers}
 
     assert [worker.returncode for worker in workers] == [0, 0, 0]
     seen = "".join(
@@ -315,20 +330,6 @@ def test_file_that_was_replaced_is_verified_again(places: pathlib.Path, fill: Fi
         data.fashion_mnist(places / "own")
 
 
-def test_nowhere_to_be_found(places: pathlib.Path) -> None:
-    ended = run_elsewhere(str(places / "debian"))
-    assert ended.returncode == 1
-    message = ended.stderr.splitlines()[-1]
-    assert message.startswith("DataError: ")
-    keras = places / "home/.keras/datasets/fashion-mnist"
-    for part in (str(places / "debian"), str(keras), data.ORIGIN, "Connection refused"):
-        assert part in message
-    for way in ("apt-get install dataset-fashion-mnist", "--data-dir", env.DATA_DIR):
-        assert way in message
-    # A failed download leaves nothing that a later search would take for the data.
-    assert not [path for path in keras.rglob("*") if path.is_file()]
-
-
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """The test's output is for the test."""
@@ -350,29 +351,36 @@ def origin(
         thread.join()
 
 
-def test_download_completes_the_keras_cache(
+def test_a_download_is_refused_not_kept_or_completes_the_keras_cache(
     places: pathlib.Path, fill: Fill, origin: tuple[str, pathlib.Path]
 ) -> None:
-    keras = fill(places / "home/.keras/datasets/fashion-mnist")
-    missing = keras / "t10k-images-idx3-ubyte.gz"
-    missing.unlink()
+    keras = places / "home/.keras/datasets/fashion-mnist"
+    address, served = origin
+    with asking(places / "debian") as ask:
+        nowhere = ask()
+        assert nowhere.startswith("DataError: ")
+        for part in (str(places / "debian"), str(keras), data.ORIGIN, "Connection refused"):
+            assert part in nowhere
+        for way in ("apt-get install dataset-fashion-mnist", "--data-dir", env.DATA_DIR):
+            assert way in nowhere
+        # A failed download leaves nothing that a later search would take for the data.
+        assert not [path for path in keras.rglob("*") if path.is_file()]
 
-    ended = run_elsewhere(str(places / "debian"), origin[0])
-    # The progress bar must not be mixed with what a verb prints.
-    assert (ended.returncode, ended.stdout) == (0, "True (60000, 28, 28)\n"), ended.stderr
-    assert missing.read_bytes() == (origin[1] / missing.name).read_bytes()
-    assert len(list(keras.iterdir())) == 4
+        images = served / "train-images-idx3-ubyte.gz"
+        whole = images.rename(images.with_name("whole"))
+        images.write_bytes(gzip.compress(b"a login page, perhaps"))
+        corrupt = ask(address)
+        assert corrupt.startswith("DataError: ") and data.PARTS[0].sha256 in corrupt
+        assert not list(keras.iterdir())
 
-
-def test_corrupt_download_is_not_kept(
-    places: pathlib.Path, origin: tuple[str, pathlib.Path]
-) -> None:
-    spoil(origin[1] / "train-images-idx3-ubyte.gz", gzip.compress(b"a login page, perhaps"))
-    ended = run_elsewhere(str(places / "debian"), origin[0])
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("DataError: ")
-    assert data.PARTS[0].sha256 in ended.stderr
-    assert not list((places / "home/.keras/datasets/fashion-mnist").iterdir())
+        whole.replace(images)
+        keras.rmdir()
+        missing = fill(keras) / "t10k-images-idx3-ubyte.gz"
+        missing.unlink()
+        # The progress bar must not be mixed with what a verb prints.
+        assert ask(address) == "True (60000, 28, 28)"
+        assert missing.read_bytes() == (served / missing.name).read_bytes()
+        assert len(list(keras.iterdir())) == 4
 
 
 def test_cache_that_cannot_be_written(
@@ -389,7 +397,7 @@ def test_cache_that_cannot_be_written(
 def test_importing_brings_in_neither_keras_nor_scikit_learn() -> None:
     code = "import sys, hpo.data; print({'keras', 'tensorflow', 'sklearn'} & set(sys.modules))"
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert ended.stdout == "set()\n"
 
