@@ -22,12 +22,16 @@ _END_S = 60.0
 
 
 def descendants(roots: set[tuple[int, int]], found: Iterable[Entry]) -> set[int]:
-    """The ids of the live ``roots``, pairs of an id and a start time, and of all below them."""
+    """The ids of the live ``roots``, pairs of an id and a start time, and of all below them.
+
+    A zombie is gone, though whoever has adopted it may never ask how it ended.
+    """
     below: dict[int, list[int]] = {}
     todo = []
     for entry in found:
-        if not entry.is_zombie:
-            below.setdefault(entry.parent, []).append(entry.pid)
+        if entry.is_zombie:
+            continue
+        below.setdefault(entry.parent, []).append(entry.pid)
         if (entry.pid, entry.started) in roots:
             todo.append(entry.pid)
     tree: set[int] = set()

@@ -57,7 +57,8 @@ def test_a_limit_of_hours_ends_well_and_more_of_them_go_on(
     assert run.wait()[0] == 75
     # From here on no trial ends by itself.
     held = {HELD_UNTIL: str(tmp_path / "never")}
-    done = launch(*options, "--max-hours", "0.001", "--runs", str(run.runs), env=held)
+    limit = ("--max-hours", "0.001")
+    done = launch("resume", "short", *limit, "--runs", str(run.runs), env=held)
     assert done.returncode == 0, done.stderr
     assert re.search(r"ended early: trials ran for \S+ hours: --max-hours 0.001", done.stdout)
     status = run.read("status")

@@ -179,7 +179,7 @@ import os, subprocess, sys
 from cluster import cli
 from hpo._internal import process_tree
 
-process_tree._END_S = 0.5
+process_tree.end_children.__defaults__ = (), 0.5
 nowhere = subprocess.DEVNULL
 child = subprocess.Popen(["sleep", "600"], stdout=nowhere, stderr=nowhere)
 print(child.pid, flush=True)
