@@ -13,7 +13,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 COPY requirements.txt requirements-gpu.txt ./
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-compile -r "requirements${GPU:+-gpu}.txt" \
+    && /opt/venv/bin/pip install --no-compile --require-hashes -r "requirements${GPU:+-gpu}.txt" \
     # pip is for building; nothing is installed in a running container.
     && /opt/venv/bin/pip uninstall --yes setuptools pip
 # Fashion-MNIST from Debian's own package, so that a search needs no way out of the cluster.

@@ -9,11 +9,11 @@ chmod 600 "$HOME/.ray/auth_token"
 locks=$(cat "$home"/requirements-gpu.txt "$home"/requirements-vm.txt | sha256sum)
 if [ "$(cat "$home/.venv/locks" 2>/dev/null)" != "$locks" ]; then
     # uv brings Python 3.11 along where the system's is another.
-    python3 -m pip install --quiet --user --break-system-packages uv 2>/dev/null ||
-        python3 -m pip install --quiet --user uv
+    install="python3 -m pip install --quiet --user --require-hashes -r $home/requirements-uv.txt"
+    $install --break-system-packages 2>/dev/null || $install
     uv="$HOME/.local/bin/uv"
     test -x "$home/.venv/bin/python" || "$uv" venv --quiet --python 3.11 "$home/.venv"
-    "$uv" pip sync --quiet --python "$home/.venv/bin/python" \
+    "$uv" pip sync --quiet --require-hashes --python "$home/.venv/bin/python" \
         "$home/requirements-gpu.txt" "$home/requirements-vm.txt"
     echo "$locks" >"$home/.venv/locks"
 fi

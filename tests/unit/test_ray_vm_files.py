@@ -54,7 +54,8 @@ def test_all_that_is_sent_is_there(path: pathlib.Path) -> None:
     for local in sent.values():
         assert (ROOT / local).exists(), local
     whole = {pathlib.PurePosixPath(there).name for there in sent}
-    assert {"hpo", "cluster", "studies", "launch.py", "requirements-gpu.txt"} <= whole
+    assert {"hpo", "cluster", "studies", "launch.py"} <= whole
+    assert {f"requirements-{name}.txt" for name in ("gpu", "vm", "uv")} <= whole
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -77,3 +77,12 @@ def test_why_uv_failed_is_one_line(text: str, expected: str) -> None:
     script = "import sys; sys.path.insert(0, 'tools'); import set_up; "
     status, line = said(sys.executable, "-c", f"{script}set_up.explain({text!r}, 'log')")
     assert status == 3 and line.count("\n") == 1 and expected in line
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("requirements*.txt")), ids=lambda path: path.name)
+def test_every_locked_package_has_its_hashes(path: pathlib.Path) -> None:
+    # A package and its hashes are one logical line.
+    lines = path.read_text().replace("\\\n", " ").splitlines()
+    packages = [line for line in lines if line and not line.startswith("#")]
+    assert packages
+    assert all("==" in line and " --hash=sha256:" in line for line in packages)
