@@ -130,6 +130,8 @@ func (c *container) stop(deadline func() time.Time) {
 		if time.Now().After(deadline()) {
 			c.kill()
 			<-c.done
+			c.pod.k.event(c.pod.object, v1.EventTypeWarning, "ExceededGracePeriod",
+				c.spec.Name+" did not end within its grace period")
 			return
 		}
 		select {
