@@ -124,6 +124,7 @@ func (c *container) stop(deadline func() time.Time) {
 	if c.hasEnded() {
 		return
 	}
+	begun := time.Now()
 	c.beforeStop(deadline)
 	_ = c.command.Process.Signal(syscall.SIGTERM)
 	for !c.hasEnded() {
@@ -131,7 +132,7 @@ func (c *container) stop(deadline func() time.Time) {
 			c.kill()
 			<-c.done
 			c.pod.k.event(c.pod.object, v1.EventTypeWarning, "ExceededGracePeriod",
-				c.spec.Name+" did not end within its grace period")
+				fmt.Sprintf("%s did not end within %s", c.spec.Name, time.Since(begun).Round(time.Second)))
 			return
 		}
 		select {
