@@ -33,7 +33,7 @@ def cheap(verb: Callable[[], Any]) -> Any:
 
 
 def _spent_s() -> float:
-    """The CPU seconds of all that was typed so far, here and in pods as far as it waited."""
+    """The CPU seconds of all that was typed so far; what the cluster did is not among them."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime
 
