@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
-import json
 import os
 import pathlib
 import shutil
@@ -27,7 +26,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from tests.support.cli_runs import ROOT, wait_until
+from tests.k8s.api import Api
+from tests.support.cli_runs import PATIENCE_S, ROOT, wait_until
 
 HERE = pathlib.Path(__file__).resolve().parent
 BRIDGE, BRIDGE_ADDRESS = "tunefleet-k8s", "10.79.0.1"
@@ -52,6 +52,9 @@ class ControlPlane:
         self._bin = binaries()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.kubeconfig = folder / "kubeconfig"
+        # What tests tell trials: pods see it as /told.
+        self.told = folder / "told"
+        self.told.mkdir()
         try:
             self._make_bridge()
             self._certificates()
@@ -70,21 +73,34 @@ class ControlPlane:
             input=said,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
         )
         if check and done.returncode:
             raise AssertionError(f"kubectl {' '.join(words)}: {done.stderr}")
         return done.stdout + done.stderr
 
-    def get(self, *words: str) -> dict[str, object]:
-        """An object or a list of objects."""
-        found: dict[str, object] = json.loads(self.kubectl("get", *words, "-o", "json"))
-        return found
+    def check(self) -> None:
+        """Fails where a part of the cluster has ended, which then nothing goes on without."""
+        for name, process in self._processes.items():
+            log = self.folder / f"{name}.log"
+            assert process.poll() is None, f"{name} has ended:\n{log.read_text()[-3000:]}"
+
+    def log(self, pod: dict[str, Any]) -> str:
+        """What the first container of a pod has printed so far."""
+        container = pod["spec"]["containers"][0]["name"]
+        path = self._home(pod) / f"{container}.log"
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    def _home(self, pod: dict[str, Any]) -> pathlib.Path:
+        """Where a pod's files lie."""
+        node = pod["spec"].get("nodeName", "none")
+        return self.folder / "pods" / node / str(pod["metadata"]["uid"])
 
     def add_node(self, name: str, number: int, *words: str) -> None:
         """A node whose pods are processes; ``number`` parts its pods' addresses from others'."""
-        python, base = pathlib.Path(sys.prefix), pathlib.Path(sys.base_prefix)
-        shown = {f"{ROOT}:/app", str(python.resolve()), str(base.resolve()), str(python)}
+        # Itself, not a link to it: a checkout may lie in a folder that pods have one of their own.
+        python, base = pathlib.Path(sys.prefix).resolve(), pathlib.Path(sys.base_prefix).resolve()
+        shown = {f"{ROOT}:/app", f"{self.told}:/told", str(python), str(base)}
         variables = {
             "PATH": f"{python}/bin:/usr/local/bin:/usr/bin:/bin",
             "HOME": "/tmp",
@@ -108,15 +124,14 @@ class ControlPlane:
         for variable, value in variables.items():
             options += ["--variable", f"{variable}={value}"]
         self._start(f"kubelet-{name}", "process-kubelet", *options, *words)
-        wait_until(lambda: self._is_ready(name), f"node {name}", 60)
+        wait_until(lambda: self._is_ready(name), f"node {name}")
 
     def add_kinds(self, definitions: str) -> None:
         """Kinds that are not Kubernetes's own, by the YAML of their definitions."""
         self.kubectl("create", "-f", "-", said=definitions)
-        path = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
         for row in yaml.safe_load_all(definitions):
-            name = f"crd/{row['metadata']['name']}"
-            wait_until(lambda name=name: self.kubectl("get", name, "-o", path) == "True", name, 60)
+            name = row["metadata"]["name"]
+            wait_until(lambda name=name: self._is_known(name), f"the kinds {name}")
 
     def start_kuberay(self) -> None:
         """KubeRay's operator with its kinds."""
@@ -135,8 +150,7 @@ class ControlPlane:
 
     def kill_container(self, pod: dict[str, Any], container: str) -> None:
         """Kills the first process of a container, and so all of it, as a lack of memory does."""
-        home = self.folder / "pods" / pod["spec"]["nodeName"] / pod["metadata"]["uid"]
-        os.kill(int((home / f"{container}.pid").read_text()), signal.SIGKILL)
+        os.kill(int((self._home(pod) / f"{container}.pid").read_text()), signal.SIGKILL)
 
     def kill_node(self, name: str) -> None:
         """The node's machine is gone from one moment to the next, with all that ran on it."""
@@ -197,11 +211,9 @@ class ControlPlane:
             *("--service-account-signing-key-file", self._account_key),
             *("--service-account-issuer", "https://tests.invalid"),
             *("--service-cluster-ip-range", "10.0.0.0/24", "--authorization-mode", "Node,RBAC"),
-            # A node that is gone is given up within seconds, for the tests' sake.
-            "--default-not-ready-toleration-seconds=2",
-            "--default-unreachable-toleration-seconds=2",
         )
-        wait_until(lambda: self._answers(), "the API server", 120)
+        self.api = Api(self.kubeconfig)
+        wait_until(self._answers, "the API server")
         own = ("--kubeconfig", str(self.kubeconfig))
         self._start(
             "controller-manager",
@@ -209,7 +221,8 @@ class ControlPlane:
             *own,
             *("--service-account-private-key-file", self._account_key),
             *("--root-ca-file", self._file("ca.pem")),
-            *("--node-monitor-period=1s", "--node-monitor-grace-period=6s"),
+            # A node is gone where a test takes it away, and not where this machine is slow.
+            f"--node-monitor-grace-period={PATIENCE_S:.0f}s",
             *("--use-service-account-credentials=false", "--leader-elect=false"),
             *("--terminated-pod-gc-threshold=0", f"--secure-port={_free_port()}"),
             *CALLS,
@@ -221,8 +234,8 @@ class ControlPlane:
             *("--leader-elect=false", f"--secure-port={_free_port()}"),
             *CALLS,
         )
-        found = "serviceaccount/default"
-        wait_until(lambda: "default" in self.kubectl("get", found, check=False), found, 60)
+        account = ("serviceaccounts", "default", "default")
+        wait_until(lambda: self.api.one(*account), "an account")
         self._add_storage()
 
     def _add_storage(self, volumes: int = 24) -> None:
@@ -288,16 +301,22 @@ class ControlPlane:
             )
 
     def _answers(self) -> bool:
-        process = self._processes["apiserver"]
-        assert process.poll() is None, (self.folder / "apiserver.log").read_text()[-3000:]
-        return self.kubectl("get", "--raw", "/readyz", check=False).startswith("ok")
+        self.check()
+        return self.api.answers()
 
     def _is_ready(self, name: str) -> bool:
-        process = self._processes[f"kubelet-{name}"]
-        log = self.folder / f"kubelet-{name}.log"
-        assert process.poll() is None, log.read_text()
-        words = ("node", name, "-o", "jsonpath={.spec.taints}{.status.conditions[*].status}")
-        return self.kubectl("get", *words, check=False).endswith("True")
+        self.check()
+        node = self.api.one("nodes", name)
+        rows = node["status"].get("conditions", ()) if node else ()
+        taints = node["spec"].get("taints", ()) if node else ()
+        given_up = any("not-ready" in row["key"] for row in taints)
+        return not given_up and any(row["status"] == "True" for row in rows)
+
+    def _is_known(self, kind: str) -> bool:
+        self.check()
+        found = self.api.one("customresourcedefinitions", kind)
+        rows = found.get("status", {}).get("conditions", ()) if found else ()
+        return any(row["type"] == "Established" and row["status"] == "True" for row in rows)
 
 
 class _Authority:

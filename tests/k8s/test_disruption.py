@@ -3,45 +3,89 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from tests.k8s.conftest import Namespace
-from tests.k8s.test_search import TensorBoard, open_tensorboard
-from tests.support.cli_runs import wait_until
+from tests.k8s.conftest import Held
+from tests.k8s.namespace import LONG_S, Namespace, Watched
+from tests.k8s.tensorboard import TensorBoard, open_tensorboard
 
-pytestmark = pytest.mark.k8s
+# Longer than all waits of one test together: see PATIENCE_S.
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(1800)]
 
-# So long that each of what happens meets running trials.
-LONG = ["--trials=16", "--lease=4", "--grace=5", "--seed=1"]
+# What runs has no long time to end, and is missed soon.
+BRIEF = ["--lease=8", "--grace=2", *Held.words]
 
 
-def test_chief_and_workers_come_back(space: Namespace, unhurried: str) -> None:
-    space.submit(unhurried, "storm", "--workers=2", *LONG[1:], "--trials=40")
-    space.await_pod("storm", "chief")
-    wait_until(lambda: space.completed("storm") >= 1, "a first trial", 120)
+def test_what_befalls_pods_and_nodes_costs_no_result(space: Namespace, held: Held) -> None:
+    handle = space.handle("storm")
+    held.free(2)
+    space.submit(held.study, "storm", "--workers=2", "--trials=12", *BRIEF)
+    logged = space.follow("logs", handle, "-f")
+    try:
+        with Watched(space, handle) as watched, TensorBoard(space, handle) as shown:
+            watched.until(2)
+            # Each of what comes now meets trials that run.
+            lost = lose_a_node(space)
+            lose_chiefs(space, shown)
+            lose_workers(space)
+            # The node's is given up once the cluster is sure of it.
+            space.await_another("storm", "worker-2", lost)
+            held.free(12)
+            space.await_end("storm")
+            assert [shown.page(), shown.page()] == ["", ""]
+            # Asked twice, said once; and no viewer came, which whoever resumes would wait for.
+            assert shown.end().count("run storm goes on no more: end this, and ask again") == 1
+            assert not space.pod("storm", "viewer")
+            status, said = watched.end()
+        log, _ = logged.communicate(timeout=LONG_S)
+    finally:
+        logged.kill()
+    assert (status, logged.returncode) == (0, 0), said + log
+    # What ended as a chief went is in the next sum, and in no line of its own.
+    assert "DONE: 12 of 12 trials" in said and said.count("trial 0011 COMPLETED") <= 1
+    # Of each chief.
+    assert log.count("serving run storm") == 3
+    assert log.rstrip().endswith("leaving with exit status 0")
+    space.check_trials("storm", 12)
 
-    chief = space.pod("storm", "chief")["metadata"]
-    with TensorBoard(space, space.handle("storm")) as shown:
-        wait_until(shown.page, "the page of the first chief's TensorBoard", 90)
-        space.kubectl("delete", "pod", chief["name"], "--wait=false")
-        wait_until(lambda: _other(space, "storm", "chief", chief["uid"]), "another chief", 90)
-        wait_until(shown.page, "the page of the next one's", 90)
 
-        worker = space.await_pod("storm", "worker-1")["metadata"]
-        _evict(space, worker["name"])
-        wait_until(lambda: _other(space, "storm", "worker-1", worker["uid"]), "another worker", 90)
+def lose_a_node(space: Namespace) -> Any:
+    """Loses a node, with a worker that went nowhere else; answers that one's pod."""
+    space.plane.add_node("three", 3, "--label", "doomed=yes")
+    space.plane.kubectl("cordon", "one", "two")
+    scale(space, "storm", 2, 3)
+    lost = space.await_pod("storm", "worker-2")
+    assert lost["spec"]["nodeName"] == "three"
+    space.plane.kubectl("uncordon", "one", "two")
+    space.await_log("storm", "worker-2", "attempt 1")
+    space.plane.kill_node("three")
+    return lost
 
-        worker = space.await_pod("storm", "worker-0")["metadata"]
-        space.kubectl(
-            "delete", "pod", worker["name"], "--wait=false", "--grace-period=0", "--force"
-        )
-        space.await_end("storm")
-        assert [shown.page(), shown.page()] == ["", ""]
-        # Asked twice, said once; and no viewer came, which whoever resumes would have to wait for.
-        assert shown.end().count("run storm goes on no more: end this, and ask again") == 1
-        assert not space.pod("storm", "viewer")
-    space.check_trials("storm", 40)
+
+def lose_chiefs(space: Namespace, shown: TensorBoard) -> None:
+    """Loses one that is told to go, and one that is killed."""
+    shown.await_page()
+    chief = space.await_pod("storm", "chief")
+    space.kubectl("delete", "pod", chief["metadata"]["name"], "--wait=false")
+    chief = space.await_another("storm", "chief", chief)
+    space.await_log("storm", "chief", "serving run storm")
+    # Of the next one's.
+    shown.await_page()
+    space.plane.kill_container(chief, "chief")
+    space.await_another("storm", "chief", chief)
+    shown.await_page()
+
+
+def lose_workers(space: Namespace) -> None:
+    """Loses one that is evicted, and one that is gone without a word."""
+    worker = space.await_pod("storm", "worker-1")
+    _evict(space, worker["metadata"]["name"])
+    space.await_another("storm", "worker-1", worker)
+    worker = space.await_pod("storm", "worker-0")
+    gone = ("--wait=false", "--grace-period=0", "--force")
+    space.kubectl("delete", "pod", worker["metadata"]["name"], *gone)
 
 
 def _evict(space: Namespace, pod: str) -> None:
@@ -52,50 +96,29 @@ def _evict(space: Namespace, pod: str) -> None:
     }
     path = f"/api/v1/namespaces/{space.name}/pods/{pod}/eviction"
     space.kubectl("create", "--raw", path, "-f", "-", said=json.dumps(eviction))
-    conditions = space.get("pod", pod)["status"]["conditions"]
+    conditions = space.one("pods", pod)["status"]["conditions"]
     assert any(row["type"] == "DisruptionTarget" for row in conditions)
 
 
-def test_who_follows_a_run_goes_on_with_the_next_chief(space: Namespace, unhurried: str) -> None:
-    handle = space.handle("seen")
-    space.submit(unhurried, "seen", "--workers=1", "--trials=30", "--seed=1")
-    chief = space.await_pod("seen", "chief")
-    followers = [space.follow("watch", handle), space.follow("logs", handle, "-f")]
-    try:
-        wait_until(lambda: space.completed("seen") >= 1, "a first trial", 120)
-        space.plane.kill_container(chief, "chief")
-        space.await_end("seen")
-        (watched, _), (logged, _) = [process.communicate(timeout=90) for process in followers]
-    finally:
-        for process in followers:
-            process.kill()
-    assert [process.returncode for process in followers] == [0, 0], watched + logged
-    # What ended as a chief went is in the next sum, and in no line of its own.
-    assert "DONE: 30 of 30 trials" in watched and watched.count("trial 0029 COMPLETED") <= 1
-    # Of either chief.
-    assert logged.count("serving run seen") == 2
-    assert logged.rstrip().endswith("leaving with exit status 0")
-
-
-def _other(space: Namespace, run_id: str, part: str, uid: str) -> bool:
-    pod = space.pod(run_id, part)
-    return pod is not None and pod["metadata"]["uid"] != uid
-
-
-def test_a_run_is_scaled_stopped_and_resumed(space: Namespace, unhurried: str) -> None:
+def test_a_run_is_scaled_stopped_and_resumed(space: Namespace, held: Held) -> None:
     handle = space.handle("elastic")
-    space.submit(unhurried, "elastic", "--workers=2", *LONG[1:], "--trials=50")
+    held.free(1)
+    space.submit(held.study, "elastic", "--workers=2", "--trials=12", *BRIEF)
     space.await_pod("elastic", "worker-1")
     scale(space, "elastic", 2, 4)
     # Which takes seconds: the pods start beside it.
     assert open_tensorboard(space, handle).startswith("<!doctype html>")
     assert space.pod("elastic", "chief") and not space.pod("elastic", "viewer")
-    space.await_pod("elastic", "worker-3")
+    space.await_log("elastic", "worker-3", "attempt 1")
     scale(space, "elastic", 4, 1)
-    wait_until(lambda: workers(space, "elastic") == {"worker-0"}, "one worker alone", 90)
+    space.until("elastic", lambda: len(space.pods("elastic", "worker")) == 1, "one worker's pod")
+    space.until("elastic", lambda: workers(space, "elastic") == {"worker-0"}, "one worker alone")
     # The one that stays goes on with the search.
     before = space.completed("elastic")
-    wait_until(lambda: space.completed("elastic") > before, "a trial by one worker", 90)
+    with Watched(space, handle) as watched:
+        held.free(5)
+        watched.until(before + 1)
+    assert space.completed("elastic") > before
     assert space.read("status", "elastic")["state"] == "RUNNING"
 
     said = space.launch("stop", handle).stdout
@@ -110,8 +133,11 @@ def test_a_run_is_scaled_stopped_and_resumed(space: Namespace, unhurried: str) -
     space.launch("resume", handle, "--workers", "2")
     space.await_pod("elastic", "worker-1")
     scale(space, "elastic", 2, 4)
+    for number in range(4):
+        space.await_log("elastic", f"worker-{number}", ", attempt ")
+    held.free(12)
     space.await_end("elastic")
-    rows = space.check_trials("elastic", 50)
+    rows = space.check_trials("elastic", 12)
     assert {row["worker"] for row in rows} == {f"worker-{number}" for number in range(4)}
 
 
@@ -126,19 +152,3 @@ def workers(space: Namespace, run_id: str) -> set[str]:
     parts = {row["part"] for row in status["pods"] if row["phase"] == "Running"} - {"chief"}
     here = {row["id"] for row in status["workers"]}
     return here if parts == here else set()
-
-
-def test_a_node_that_is_gone(space: Namespace, unhurried: str) -> None:
-    space.plane.add_node("three", 3, "--label", "doomed=yes")
-    space.submit(unhurried, "gone", "--workers=3", *LONG)
-    # Pods are where the scheduler puts them; one at least is to be on the node that goes.
-    wait_until(lambda: _on(space, "three"), "a pod on the node", 60)
-    wait_until(lambda: space.completed("gone") >= 1, "a first trial", 120)
-    space.plane.kill_node("three")
-    space.await_end("gone")
-    space.check_trials("gone", 16)
-
-
-def _on(space: Namespace, node: str) -> bool:
-    pods = space.get("pods")["items"]
-    return any(pod["spec"].get("nodeName") == node for pod in pods)

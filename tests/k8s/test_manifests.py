@@ -19,10 +19,11 @@ from tests.integration.test_kubernetes_files import (
     of_instance,
     one,
 )
-from tests.k8s.conftest import Namespace
 from tests.k8s.control_plane import ControlPlane
+from tests.k8s.namespace import Namespace
 
-pytestmark = pytest.mark.k8s
+# Longer than all waits of one test together: see PATIENCE_S.
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

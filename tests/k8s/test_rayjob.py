@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import signal
-import time
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -19,11 +19,13 @@ import yaml
 
 from cluster.launchers.kubernetes.templates import templates_of
 from tests.integration.test_kubernetes_files import FILES, Manifest, kustomized, one
-from tests.k8s.conftest import Namespace
+from tests.k8s.conftest import Held
 from tests.k8s.control_plane import ControlPlane
-from tests.support.cli_runs import STUDIES, processes_of, wait_until
+from tests.k8s.namespace import LONG_S, Namespace, Watched, await_trials
+from tests.support.cli_runs import PATIENCE_S, STUDIES, processes_of, wait_until
 
-pytestmark = pytest.mark.k8s
+# Longer than all waits of one test together: see PATIENCE_S.
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(1800)]
 
 SLOW = str(STUDIES / "slow.py")
 
@@ -88,101 +90,129 @@ def submitted(space: Namespace, study: str, run_id: str, *words: str) -> str:
     return f"rayjob://{space.name}/{run_id}"
 
 
-def ray_pods(space: Namespace, run_id: str, part: str) -> list[Any]:
-    labels = f"app.kubernetes.io/instance={run_id},app.kubernetes.io/component={part}"
-    found: list[Any] = space.get("pods", "-l", labels)["items"]
-    return found
-
-
-@pytest.mark.timeout(900)
-def test_a_search_from_submission_to_its_results(rays: Namespace) -> None:
-    handle = submitted(rays, SLOW, "rays", "--trials=6", "--workers=2", "--seed=1")
-    for part, name in (("chief", "chief"), ("worker", "worker")):
-        pod = wait_until(lambda part=part: ray_pods(rays, "rays", part), f"a pod of {part}", 60)[0]
-        (container,) = [row for row in pod["spec"]["containers"] if row["name"] == name]
-        variables = {row["name"]: row for row in container["env"]}
-        # Ray asks for a token, which is drawn for this cluster alone.
-        assert variables["RAY_AUTH_MODE"]["value"] == "token"
-        secret = variables["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
-        token = rays.get("secret", secret["name"])["data"][secret["key"]]
-    wait_until(lambda: deployment(rays, "rays") == "Running", "a cluster that searches", 300)
-    (head,) = ray_pods(rays, "rays", "chief")
+def test_a_search_through_all_that_befalls_it(rays: Namespace, held: Held) -> None:
+    """One search, since each cluster of Ray's takes half a minute until it is there."""
+    held.free(2)
+    words = ["--trials=12", "--workers=1", *held.words]
+    handle = submitted(rays, held.study, "rays", *words)
+    token = drawn_token(rays)
+    await_search(rays, leaders=1)
+    (head,) = rays.pods("rays", "chief")
     told = {row["name"]: row.get("value") for row in head["spec"]["containers"][0]["env"]}
     assert told["RAY_USAGE_STATS_ENABLED"] == "0"
-    check_token(head["status"]["podIP"], base64.b64decode(token).decode())
-    await_complete(rays, "rays")
-    check_done(rays, handle, 6)
+    check_token(head["status"]["podIP"], token)
+    await_trials(rays, handle, 2)
+    scale_and_stop(rays, handle, held)
+
+    before = completed(rays, handle)
+    rays.launch("resume", handle)
+    await_search(rays, leaders=2)
+    held.free(6)
+    await_trials(rays, handle, len(before) + 1)
+    after = completed(rays, handle)
+    assert len(after) == len(set(after)) and set(before) < set(after)
+
+    logged = rays.follow("logs", handle, "-f")
+    try:
+        with Watched(rays, handle) as watched:
+            watched.until(len(after))
+            lose_search(rays)
+            lose_head(rays)
+            held.free(12)
+            rays.until("rays", lambda: deployment(rays, "rays") == "Complete", "the end")
+            status, said = watched.end()
+        log, _ = logged.communicate(timeout=LONG_S)
+    finally:
+        logged.kill()
+    assert (status, logged.returncode) == (0, 0), said + log
+    assert "DONE: 12 of 12 trials" in said and "so far" in said
+    # One file, to which each leader wrote: nothing of it comes twice.
+    assert log.count("serving run rays") == 4
+    check_done(rays, handle, 12)
+
+
+def drawn_token(space: Namespace) -> str:
+    """Ray asks for a token, which is drawn for this cluster alone."""
+    for part in ("chief", "worker"):
+        pod = space.until("rays", lambda part=part: space.pods("rays", part), f"a pod {part}")[0]
+        (container,) = [row for row in pod["spec"]["containers"] if row["name"] == part]
+        variables = {row["name"]: row for row in container["env"]}
+        assert variables["RAY_AUTH_MODE"]["value"] == "token"
+        secret = variables["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
+        token = space.one("secrets", secret["name"])["data"][secret["key"]]
+    return base64.b64decode(token).decode()
 
 
 def check_token(address: str, token: str) -> None:
     """Whoever lacks the token is told nothing of what runs there."""
     request = urllib.request.Request(f"http://{address}:8265/api/jobs/")
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=60)
+        urllib.request.urlopen(request, timeout=PATIENCE_S)
     assert refused.value.code == 401
     request.add_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         assert answer.status == 200
 
 
-@pytest.mark.timeout(900)
-def test_a_run_is_scaled_and_stopped_and_goes_on(rays: Namespace, unhurried: str) -> None:
-    handle = submitted(rays, unhurried, "grows", "--trials=40", "--workers=1", "--seed=1")
-    wait_until(lambda: deployment(rays, "grows") == "Running", "a cluster that searches", 300)
+def chief_log(space: Namespace) -> str:
+    """The log in the run's folder, to which each leader adds."""
+    path = space.folder("rays") / "logs" / "chief.log"
+    return path.read_text() if path.is_file() else ""
+
+
+def await_search(space: Namespace, leaders: int) -> None:
+    """Waits until the search is led, by the so-manieth of its leaders."""
+
+    def searches() -> bool:
+        led = chief_log(space).count("serving run rays") == leaders
+        return led and deployment(space, "rays") == "Running"
+
+    space.until("rays", searches, "a cluster that searches")
+
+
+def scale_and_stop(space: Namespace, handle: str, held: Held) -> None:
     # Waits until the search there has begun.
-    rays.launch("scale", handle, "--workers", "2")
+    space.launch("scale", handle, "--workers", "2")
     # Ray's autoscaler asks KubeRay for it.
-    wait_until(lambda: len(ray_pods(rays, "grows", "worker")) == 2, "another pod", 120)
+    space.until("rays", lambda: ready_workers(space) == 2, "another worker")
 
-    began = time.monotonic()
-    said = rays.launch("stop", handle).stdout
-    # The trials of three seconds end, and nothing waits for the pods' grace period of a minute.
-    assert time.monotonic() - began < 55
+    stopping = space.follow("stop", handle)
+    space.until("rays", lambda: "draining" in chief_log(space), "a search that drains")
+    # What runs may end now; nothing more is begun.
+    held.free(4)
+    said, _ = stopping.communicate(timeout=LONG_S)
+    assert stopping.returncode == 0, said
     assert f"go on with: python launch.py resume {handle}" in said
-    assert not ray_pods(rays, "grows", "chief") + ray_pods(rays, "grows", "worker")
-    assert '"state": "STOPPED"' in rays.launch("status", handle, "--json").stdout
-    before = completed(rays, handle)
-
-    rays.launch("resume", handle)
-    wait_until(lambda: len(completed(rays, handle)) > len(before), "another trial", 400)
-    after = completed(rays, handle)
-    assert len(after) == len(set(after)) and set(before) < set(after)
+    assert not space.pods("rays")
+    # Nothing waited for the pods' grace period of a minute.
+    killed = [row for row in space.every("events") if row["reason"] == "ExceededGracePeriod"]
+    assert not killed, [f"{row['involvedObject']['name']}: {row['message']}" for row in killed]
+    assert '"state": "STOPPED"' in space.launch("status", handle, "--json").stdout
+    assert {row["state"] for row in attempts(space, handle)} == {"COMPLETED"}
 
 
-@pytest.mark.timeout(900)
-def test_who_follows_a_run_goes_on_with_the_next_head(rays: Namespace, unhurried: str) -> None:
-    handle = submitted(rays, unhurried, "seen", "--trials=30", "--workers=1", "--seed=1")
-    wait_until(lambda: deployment(rays, "seen") == "Running", "a cluster that searches", 300)
-    followers = [rays.follow("watch", handle), rays.follow("logs", handle, "-f")]
-    try:
-        wait_until(lambda: len(completed(rays, handle)) >= 2, "trials", 120)
-        (head,) = ray_pods(rays, "seen", "chief")
-        rays.plane.kill_container(head, "chief")
-        await_complete(rays, "seen")
-        (watched, _), (logged, _) = [process.communicate(timeout=90) for process in followers]
-    finally:
-        for process in followers:
-            process.kill()
-    assert [process.returncode for process in followers] == [0, 0], watched + logged
-    assert "DONE: 30 of 30 trials" in watched and "so far" in watched
-    # One file, to which either leader wrote: nothing of it comes twice.
-    assert logged.count("serving run seen") == 2
-    check_done(rays, handle, 30)
+def ready_workers(space: Namespace) -> int:
+    """How many of Ray's nodes are up; one that goes before it is waits for its head in vain."""
+    logs = map(space.plane.log, space.pods("rays", "worker"))
+    return sum("Ray runtime started" in text for text in logs)
 
 
-@pytest.mark.timeout(900)
-def test_a_search_that_failed_goes_on_in_the_next_cluster(rays: Namespace, unhurried: str) -> None:
-    handle = submitted(rays, unhurried, "failed", "--trials=16", "--workers=1", "--seed=1")
-    wait_until(lambda: deployment(rays, "failed") == "Running", "a cluster that searches", 300)
-    wait_until(lambda: len(completed(rays, handle)) >= 2, "trials", 120)
-    first = rays.get("rayjob", "tunefleet-failed")["status"]["rayClusterName"]
-
-    (search,) = [pid for pid in processes_of("RUN_ID=failed") if _is_run(pid)]
+def lose_search(space: Namespace) -> None:
+    """Kills the search: it goes on in the next cluster."""
+    first = space.one("rayjobs", "tunefleet-rays")["status"]
+    (search,) = [pid for pid in processes_of("RUN_ID=rays") if _is_run(pid)]
     os.kill(search, signal.SIGKILL)
-    await_complete(rays, "failed")
-    status = rays.get("rayjob", "tunefleet-failed")["status"]
-    assert status["failed"] == 1 and status["rayClusterName"] != first
-    check_done(rays, handle, 16)
+    await_search(space, leaders=3)
+    status = space.one("rayjobs", "tunefleet-rays")["status"]
+    assert status["failed"] == first.get("failed", 0) + 1
+    assert status["rayClusterName"] != first["rayClusterName"]
+
+
+def lose_head(space: Namespace) -> None:
+    """Kills the head."""
+    (head,) = [pod for pod in space.pods("rays", "chief") if pod["status"]["phase"] == "Running"]
+    space.plane.kill_container(head, "chief")
+    await_search(space, leaders=4)
 
 
 def _is_run(pid: int) -> bool:
@@ -198,13 +228,14 @@ def test_what_keeps_a_run_from_beginning_is_told(rays: Namespace) -> None:
     assert "worker: ImagePullBackOff" in said and "see --image" in said.lower()
     assert said.count("\n") == 1
     left = ("rayjob,raycluster,pod,pvc,cm", "-l", "app.kubernetes.io/instance=image")
-    wait_until(lambda: "No resources found" in rays.kubectl("get", *left), "nothing left", 60)
+    gone = "No resources found"
+    wait_until(lambda: gone in rays.kubectl("get", *left), "nothing left", every_s=1.0)
 
     # A worker for which there is no room: KubeRay begins once all are there.
     huge = ["--unchecked", "--cpus=640", "--id=room"]
     rays.launch("submit", SLOW, *own, *huge)
     handle = f"rayjob://{rays.name}/room"
-    wait_until(lambda: pending(rays, "room"), "a worker that waits", 60)
+    rays.until("room", lambda: pending(rays, "room"), "a worker that waits")
     seen = rays.launch("status", handle).stdout
     assert "RUNNING" in seen and "waits" in seen and "free cores, or fewer --cpus" in seen
     said = rays.launch("trials", handle, status=3).stderr
@@ -213,8 +244,7 @@ def test_what_keeps_a_run_from_beginning_is_told(rays: Namespace) -> None:
 
 
 def pending(space: Namespace, run_id: str) -> bool:
-    pods = ray_pods(space, run_id, "worker")
-    return any("conditions" in pod["status"] for pod in pods)
+    return any("conditions" in pod["status"] for pod in space.pods(run_id, "worker"))
 
 
 def test_what_kuberay_refuses_is_told(rays: Namespace) -> None:
@@ -224,7 +254,7 @@ def test_what_kuberay_refuses_is_told(rays: Namespace) -> None:
         shutdownAfterJobFinishes=False, ttlSecondsAfterFinished=60
     )
     rays.kubectl("apply", "-f", "-", said=yaml.safe_dump_all(manifests))
-    wait_until(lambda: deployment(rays, "study") == "ValidationFailed", "a refusal", 60)
+    wait_until(lambda: deployment(rays, "study") == "ValidationFailed", "a refusal")
     handle = f"rayjob://{rays.name}/study"
     assert '"state": "FAILED"' in rays.launch("status", handle, "--json").stdout
     for verb in ("watch", "logs", "best"):
@@ -233,7 +263,6 @@ def test_what_kuberay_refuses_is_told(rays: Namespace) -> None:
         assert said.count("\n") == 1
 
 
-@pytest.mark.timeout(900)
 def test_a_benchmark_goes_on_where_it_was_killed(rays: Namespace, tmp_path: pathlib.Path) -> None:
     words = ["benchmark", SLOW, "--on=rayjob", f"--namespace={rays.name}", f"--runs={tmp_path}"]
     words += ["--id=both", "--samplers=random,qmc", "--seeds=1", "--trials=2", "--top=0"]
@@ -241,14 +270,14 @@ def test_a_benchmark_goes_on_where_it_was_killed(rays: Namespace, tmp_path: path
     process = rays.follow(*words)
     try:
         # The second search is under way, the first one is done.
-        found = ("rayjob/tunefleet-both-c001", "--ignore-not-found", "-o", "name")
-        wait_until(lambda: rays.kubectl("get", *found), "the second search", 300)
+        second = ("rayjobs", "tunefleet-both-c001")
+        rays.until("both-c001", lambda: begun(rays, process, *second), "the second search")
     finally:
         process.kill()
         process.wait()
     before = made(rays)
 
-    said = rays.launch(*words, timeout=400).stdout
+    said = rays.launch(*words).stdout
     assert "2/2 ray / qmc" in said and "1/2" not in said and "report: " in said
     again = rays.launch(*words).stdout
     assert "/2 " not in again and "report: " in again
@@ -263,16 +292,19 @@ def test_a_benchmark_goes_on_where_it_was_killed(rays: Namespace, tmp_path: path
 
 def made(space: Namespace) -> set[str]:
     """The RayJobs that there are, each another one than any of the same name."""
-    return {row["metadata"]["uid"] for row in space.get("rayjobs")["items"]}
+    return {row["metadata"]["uid"] for row in space.every("rayjobs")}
 
 
-def await_complete(space: Namespace, run_id: str) -> None:
-    wait_until(lambda: deployment(space, run_id) == "Complete", f"the end of {run_id}", 400)
+def begun(space: Namespace, process: subprocess.Popen[str], kind: str, name: str) -> Any:
+    """The object that a process is to make, once it is there; fails where that one ends first."""
+    found = space.one(kind, name)
+    assert found or process.poll() is None, process.communicate()[0]
+    return found
 
 
 def deployment(space: Namespace, run_id: str) -> str:
     """How KubeRay says that the search stands."""
-    status = space.get("rayjob", f"tunefleet-{run_id}").get("status", {})
+    status = space.one("rayjobs", f"tunefleet-{run_id}").get("status", {})
     return str(status.get("jobDeploymentStatus", ""))
 
 
@@ -285,5 +317,10 @@ def check_done(space: Namespace, handle: str, wanted: int) -> None:
 
 def completed(space: Namespace, handle: str) -> list[str]:
     """The completed attempts' trials."""
-    rows = map(json.loads, space.launch("trials", handle, "--json").stdout.splitlines())
+    rows = attempts(space, handle)
     return [row["trial_id"] for row in rows if row["state"] == "COMPLETED"]
+
+
+def attempts(space: Namespace, handle: str) -> list[Any]:
+    """All attempts so far."""
+    return [json.loads(row) for row in space.launch("trials", handle, "--json").stdout.splitlines()]

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
-from tests.k8s.conftest import Namespace
-from tests.support.cli_runs import STUDIES
+from tests.k8s.namespace import Namespace
+from tests.support.cli_runs import STUDIES, wait_until
 
-pytestmark = pytest.mark.k8s
+# Longer than all waits of one test together: see PATIENCE_S.
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(1800)]
 
 SLOW = str(STUDIES / "slow.py")
+# Somebody else's pod with all GPUs that there are.
+_OTHER = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "other"},
+    "spec": {
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [
+            {
+                "name": "other",
+                "image": "tunefleet:1",
+                "command": ["sleep", "infinity"],
+                "resources": {"limits": {"nvidia.com/gpu": "2"}},
+                "securityContext": {
+                    "runAsUser": 10001,
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }
+        ],
+    },
+}
 
 
 def check_refused(space: Namespace, status: int, says: str, *words: str) -> None:
@@ -77,9 +102,9 @@ def test_doctor_says_what_there_is(space: Namespace) -> None:
     assert "no node has 9 nvidia.com/gpu" in seen
 
 
-def test_pods_without_room_are_explained(space: Namespace, unhurried: str) -> None:
-    space.submit(unhurried, "waits", "--workers=1", "--trials=20", "--gpus-per-worker=2")
-    space.await_pod("waits", "worker-0")
+def test_pods_without_room_are_explained(space: Namespace) -> None:
+    space.kubectl("create", "-f", "-", said=json.dumps(_OTHER))
+    wait_until(lambda: space.one("pods", "other")["spec"].get("nodeName"), "GPUs that are taken")
     space.submit(SLOW, "late", "--workers=1", "--trials=2", "--gpus-per-worker=2")
     seen = space.launch("status", space.handle("late")).stdout
     assert "Insufficient nvidia.com/gpu" in seen and "free GPUs, fewer workers" in seen

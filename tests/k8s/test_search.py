@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import pathlib
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import urllib.request
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from tests.integration.test_kubernetes_files import FILES
-from tests.k8s.conftest import SMALL, Namespace
-from tests.support.cli_runs import ROOT, STUDIES, wait_until
+from tests.k8s.conftest import Held
+from tests.k8s.namespace import SMALL, Namespace, await_trials
+from tests.k8s.tensorboard import open_tensorboard
+from tests.support.cli_runs import ROOT, STUDIES
 
-pytestmark = pytest.mark.k8s
+# Longer than all waits of one test together: see PATIENCE_S.
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(1800)]
 
 SLOW = str(STUDIES / "slow.py")
 
@@ -50,22 +50,9 @@ def test_digits_from_submission_to_export(space: Namespace, tmp_path: pathlib.Pa
     assert space.launch("watch", handle).returncode == 0
     assert open_tensorboard(space, handle).startswith("<!doctype html>")
 
-    # The same request again attaches, and another one is refused.
-    again = space.submit("digits", "digits", "--trials=3", "--workers=2", "--seed=1")
-    assert "was there already" in again.stderr
-    other = space.submit("digits", "digits", "--trials=4", "--workers=2", "--seed=1", status=2)
-    assert "other trials" in other.stderr and other.stderr.count("\n") == 1
-
-    # More points, on new Jobs.
-    space.launch("resume", handle, "--trials", "+2")
-    space.await_end("digits")
-    space.check_trials("digits", 5)
-    (row,) = [row for row in _listed(space) if row["id"] == "digits"]
-    assert row["state"] == "DONE"
-
 
 def test_a_benchmark_of_searches_there(space: Namespace, tmp_path: pathlib.Path) -> None:
-    words = ["benchmark", "digits", "--on=k8s", f"--namespace={space.name}", f"--runs={tmp_path}"]
+    words = ["benchmark", SLOW, "--on=k8s", f"--namespace={space.name}", f"--runs={tmp_path}"]
     words += ["--id=both", "--samplers=random,qmc", "--seeds=1", "--trials=2", "--top=0"]
     said = space.launch(*words, *SMALL).stdout
     assert "2/2 keras-tuner / qmc" in said
@@ -82,96 +69,55 @@ def test_a_benchmark_of_searches_there(space: Namespace, tmp_path: pathlib.Path)
     assert "both-c001" in pathlib.Path(pages.splitlines()[0]).read_text()
 
 
-def _listed(space: Namespace) -> list[dict[str, object]]:
-    text = space.launch("list", "--on", "k8s", "--namespace", space.name, "--json").stdout
-    found: list[dict[str, object]] = json.loads(text)
-    return found
-
-
-def open_tensorboard(space: Namespace, handle: str) -> str:
-    """What the page begins with that a browser would see."""
-    with TensorBoard(space, handle) as shown:
-        return str(wait_until(shown.page, "TensorBoard's page", 90))
-
-
-class TensorBoard:
-    """The verb of that name, which serves until it is ended."""
-
-    def __init__(self, space: Namespace, handle: str) -> None:
-        self._process = space.follow("tensorboard", handle, "--port", "0")
-        assert self._process.stdout
-        url = re.match(r"(http://127.0.0.1:\d+)/", self._process.stdout.readline())
-        assert url
-        self._url = url[1]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.returncode is None:
-            self.end()
-
-    def page(self) -> str:
-        """What its page begins with; "" where it does not answer."""
-        try:
-            with urllib.request.urlopen(self._url, timeout=20) as answer:
-                text: str = answer.read(200).decode()
-                return text
-        except OSError:
-            return ""
-
-    def end(self) -> str:
-        """Ends it by Ctrl-C; answers what it said meanwhile."""
-        self._process.send_signal(signal.SIGINT)
-        said, _ = self._process.communicate(timeout=20)
-        assert self._process.returncode == 0, said
-        return said
-
-
 def test_a_published_study_on_pods_with_gpus(space: Namespace) -> None:
     words = ["--trials=2", "--epochs=1", "--train-examples=512", "--workers=1"]
     space.submit("cnn-dropout", "cnn", "--gpus-per-worker=1", *words)
-    space.await_end("cnn", 280)
+    space.await_end("cnn")
     (row, _) = space.check_trials("cnn", 2)
     # As the Job said; the image here is no GPU's.
     assert row["device"] == "gpu:0"
-    worker = space.get("pods", "-l", "app.kubernetes.io/component=worker")["items"][0]
+    (worker,) = space.pods("cnn", "worker")
     assert worker["spec"]["nodeName"] == "one"
 
 
 def test_a_search_that_kubectl_applies_suspends_and_lets_go(
-    space: Namespace, tmp_path: pathlib.Path
+    space: Namespace, held: Held, tmp_path: pathlib.Path
 ) -> None:
     own = shutil.copytree(FILES, tmp_path / "k8s")
     chief = own / "base" / "chief.yaml"
-    # So many that it is suspended in the middle.
-    chief.write_text(chief.read_text().replace("--trials=10", "--trials=30"))
+    text = chief.read_text()
+    chief.write_text(text.replace("--trials=10", f"--trials=10\n            - {held.words[0]}"))
+    instance = own / "overlays" / "local" / "instance.yaml"
+    # As an image of one's own has it, so that it is suspended in the middle.
+    instance.write_text(instance.read_text().replace("study: digits", f"study: {held.inside}"))
     secret = [sys.executable, "-m", "cluster.secret", "demo"]
     made = subprocess.run(secret, cwd=ROOT, check=True, capture_output=True, text=True)
     space.kubectl("apply", "-f", "-", said=made.stdout)
     space.kubectl("apply", "-k", str(own / "overlays" / "local"))
     handle = space.handle("demo")
-    space.await_pod("demo", "chief")
-    wait_until(lambda: space.completed("demo"), "a first trial", 120)
+    held.free(2)
+    await_trials(space, handle, 2)
 
     _suspend(space, "demo", True)
-    wait_until(lambda: not space.pod("demo", "chief"), "no chief", 90)
-    before = wait_until(lambda: _counts(space, "demo"), "what the viewer counts", 90)
-    assert before["running"] == 0 and 1 <= before["completed"] < 30
-    assert space.read("status", "demo")["state"] == "STOPPED"
+    space.until("demo", lambda: all(map(_leaves, space.pods("demo"))), "pods that leave")
+    # What runs may end.
+    held.free(4)
+    space.until("demo", lambda: not space.pods("demo"), "no pod")
+    before = space.read("status", "demo")
+    assert before["trials"]["running"] == 0 and 2 <= before["trials"]["completed"] < 10
+    assert before["state"] == "STOPPED"
     # Which has the volume meanwhile.
     space.kubectl("delete", "pod", "tunefleet-demo-viewer")
+    held.free(10)
     _suspend(space, "demo", False)
     space.await_end("demo")
-    rows = space.check_trials("demo", 30)
-    assert space.read("best", "demo")["value"] == max(row["value"] or 0 for row in rows)
+    rows = space.check_trials("demo", 10)
+    assert space.read("best", "demo")["value"] == min(row["value"] for row in rows)
     assert space.launch("watch", handle).returncode == 0
 
 
-def _counts(space: Namespace, run_id: str) -> Any:
-    """How many trials stand where; None while no pod can be asked."""
-    counts = space.read("status", run_id)["trials"]
-    return None if counts["completed"] is None else counts
+def _leaves(pod: Any) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def _suspend(space: Namespace, run_id: str, suspended: bool) -> None:
@@ -180,29 +126,40 @@ def _suspend(space: Namespace, run_id: str, suspended: bool) -> None:
         space.kubectl("patch", "job", f"tunefleet-{run_id}-{part}", "-p", changes)
 
 
-def test_two_studies_in_one_namespace_never_meet(space: Namespace, unhurried: str) -> None:
+def test_two_studies_in_one_namespace_never_meet(space: Namespace, held: Held) -> None:
+    words = ["--trials=3", "--workers=1", *held.words]
+    space.submit(held.study, "left", *words)
+    # Another one by two at once, of whom one makes it and the other attaches.
+    own = ["submit", held.study, "--on=k8s", f"--namespace={space.name}", "--id=right"]
+    pair = [space.follow(*own, *SMALL, *words) for _ in range(2)]
+    said = [process.communicate()[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], said
+    assert len(space.every("jobs", "app.kubernetes.io/instance=right")) == 2
+    # The same request again attaches, and another one is refused.
+    assert "was there already" in space.submit(held.study, "right", *words).stderr
+    other = space.submit(held.study, "right", "--trials=4", *words[1:], status=2)
+    assert "other trials" in other.stderr and other.stderr.count("\n") == 1
+
     for run_id in ("left", "right"):
-        space.submit(unhurried, run_id, "--trials=4", "--workers=1")
+        space.await_log(run_id, "worker-0", "trial 0000, attempt 1")
     stranger = space.await_pod("left", "worker-0")["metadata"]["name"]
     # A worker of one study calls the chief of the other, with all that it has.
     words = ["env", "KERASTUNER_ORACLE_IP=tunefleet-right-chief", "KERASTUNER_TUNER_ID=stranger"]
-    words += ["python", "launch.py", "run", "/study/slow.py"]
-    said = space.kubectl("exec", stranger, "--", *words, check=False)
-    assert "certificate" in said or "token" in said, said
+    words += ["python", "launch.py", "run", "/study/numbered.py"]
+    refused = space.kubectl("exec", stranger, "--", *words, check=False)
+    assert "certificate" in refused or "token" in refused, refused
+    held.free(3)
     for run_id in ("left", "right"):
         space.await_end(run_id)
-        space.check_trials(run_id, 4)
+        space.check_trials(run_id, 3)
     workers = {row["worker"] for row in space.read("trials", "right")}
     assert workers == {"worker-0"}
 
-
-def test_the_same_id_at_once_is_one_run(space: Namespace) -> None:
-    words = ["submit", SLOW, "--on", "k8s", "--namespace", space.name, "--id", "once", "--trials=2"]
-    pair = [
-        subprocess.Popen([sys.executable, "launch.py", *words], cwd=ROOT, env=space.environ)
-        for _ in range(2)
-    ]
-    assert [process.wait(200) for process in pair] == [0, 0]
-    assert len(space.get("jobs")["items"]) == 2
-    space.await_end("once")
-    space.check_trials("once", 2)
+    # More points, on new Jobs.
+    held.free(5)
+    space.launch("resume", space.handle("left"), "--trials", "+2")
+    space.await_end("left")
+    space.check_trials("left", 5)
+    text = space.launch("list", "--on", "k8s", "--namespace", space.name, "--json").stdout
+    rows = {row["id"]: row for row in json.loads(text)}
+    assert rows["left"]["state"] == "DONE"

@@ -10,20 +10,20 @@ import yaml
 
 from cluster.secret import secret_of
 from tests.integration.test_kubernetes_files import of_instance
-from tests.k8s.conftest import Namespace
+from tests.k8s.conftest import Held
+from tests.k8s.namespace import Namespace
 from tests.support.cli_runs import STUDIES, wait_until
 
-pytestmark = pytest.mark.k8s
+# Longer than all waits of one test together: see PATIENCE_S.
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(1800)]
 
 
-def test_stopping_now_puts_trials_back(space: Namespace, tmp_path: pathlib.Path) -> None:
-    study = tmp_path / "long.py"
-    text = (STUDIES / "slow.py").read_text()
-    study.write_text(text.replace('"SLOW_STEP_S", "0.1"', '"SLOW_STEP_S", "30"'))
-    assert study.read_text() != text
+def test_stopping_now_puts_trials_back(space: Namespace, held: Held) -> None:
     handle = space.handle("now")
-    space.submit(str(study), "now", "--workers=1", "--trials=4", "--grace=200", "--seed=1")
-    wait_until(lambda: space.read("status", "now")["trials"]["running"] == 1, "a trial", 120)
+    # Longer than anything here takes: a stop that waited for the trial would be a hang.
+    words = ["--workers=1", "--trials=4", "--grace=3600", *held.words]
+    space.submit(held.study, "now", *words)
+    space.await_log("now", "worker-0", "trial 0000, attempt 1")
     space.launch("stop", handle, "--now")
     assert not space.pod("now", "chief")
     # Without --now the trial would have come to its end.
@@ -31,10 +31,12 @@ def test_stopping_now_puts_trials_back(space: Namespace, tmp_path: pathlib.Path)
     assert row["failure"] == "PREEMPTED"
     assert space.read("status", "now")["state"] == "STOPPED"
     space.launch("resume", handle)
-    wait_until(lambda: space.read("status", "now")["trials"]["running"] == 1, "a trial", 120)
+    # The suspended Job's first pod has gone with its log.
+    space.await_log("now", "worker-0", "trial 0000, attempt 2")
+    assert space.read("status", "now")["trials"]["running"] == 1
 
 
-def test_failed_trials_run_again_and_the_log_stays(
+def test_failed_trials_run_again_and_the_log_and_a_copy_stay(
     space: Namespace, tmp_path: pathlib.Path
 ) -> None:
     study = tmp_path / "mending.py"
@@ -44,8 +46,15 @@ def test_failed_trials_run_again_and_the_log_stays(
     assert study.read_text() != text
     handle = space.handle("again")
     words = ["--workers=1", "--sampler=grid", "--code-retries=0", "--same-error=50"]
-    space.submit(str(study), "again", *words)
+    space.submit(str(study), "again", *words, "--store=file:///runs/copy")
     space.await_end("again")
+    # What is asked first makes the viewer.
+    assert "DONE" in space.launch("status", handle).stdout
+    # The viewer sees what the chief's neighbour wrote after the chief's end.
+    space.check_trials("again", 4)
+    assert "ledger.db" in space.kubectl(
+        "exec", "tunefleet-again-viewer", "--", "ls", "/runs/copy/again"
+    )
     assert space.read("status", "again")["trials"]["failed"] == 2
 
     said = space.launch("retry", handle, "--failed", "--code-retries=2").stdout
@@ -58,25 +67,11 @@ def test_failed_trials_run_again_and_the_log_stays(
 
     # A day after the end the cluster takes the Jobs and their pods away.
     space.kubectl("delete", "job", "tunefleet-again-chief", "tunefleet-again-worker")
-    labels = "app.kubernetes.io/component=chief"
-    gone = ("get", "pods", "-l", labels, "-o", "name")
-    wait_until(lambda: not space.kubectl(*gone).startswith("pod/"), "no chief", 60)
+    wait_until(lambda: not space.pods("again", "chief"), "no chief")
     assert "serving run again" in space.launch("logs", handle).stdout
     assert "gone but for its results: submit it again" in (
         space.launch("resume", handle, status=2).stderr
     )
-
-
-def test_a_run_with_a_copy(space: Namespace) -> None:
-    study = str(STUDIES / "slow.py")
-    space.submit(study, "kept", "--trials=4", "--workers=1", "--store=file:///runs/copy")
-    space.await_end("kept")
-    # What is asked first makes the viewer.
-    assert "DONE" in space.launch("status", space.handle("kept")).stdout
-    # The viewer sees what the chief's neighbour wrote after the chief's end.
-    space.check_trials("kept", 4)
-    words = ["exec", "tunefleet-kept-viewer", "--", "ls", "/runs/copy/kept"]
-    assert "ledger.db" in space.kubectl(*words)
 
 
 def test_a_run_that_fails_before_it_begins(space: Namespace, tmp_path: pathlib.Path) -> None:
@@ -92,7 +87,7 @@ def test_a_run_that_fails_before_it_begins(space: Namespace, tmp_path: pathlib.P
     assert asked == {"id": "hand", "pruner": "none", **expected}
     assert row["trials"]["wanted"] == 10
 
-    wait_until(lambda: space.job_is("hand", "chief", "Failed"), "the chief's Job has failed", 90)
+    wait_until(lambda: "hand-chief" in space.over("hand"), "the chief's Job has failed")
     handle = space.handle("hand")
     for verb in ("watch", "trials", "best"):
         said = space.launch(verb, handle, status=3).stderr

@@ -51,14 +51,16 @@ def environment(arguments: Sequence[str], own: dict[str, str] | None = None) -> 
     return {**os.environ, _MARKER: runs, **(own or {})}
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> Any:
-    """What ``condition`` gives once it is true."""
+def wait_until(
+    condition: Callable[[], Any], what: str, timeout: float = PATIENCE_S, every_s: float = 0.05
+) -> Any:
+    """What ``condition`` gives once it is true; it is asked once in so many seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         found = condition()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(every_s)
     raise AssertionError(f"not in {timeout} s: {what}")
 
 

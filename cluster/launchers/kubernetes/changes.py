@@ -10,6 +10,7 @@ from typing import Any
 from cluster.launchers.base import Handle
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.inside import RUNS, execute
+from cluster.launchers.kubernetes.patience import Patience
 from cluster.launchers.kubernetes.render import CHIEF, WORKER, object_name
 from cluster.launchers.kubernetes.standing import Standing, There
 from cluster.launchers.kubernetes.templates import Manifest
@@ -128,17 +129,18 @@ class Changer:
     def _await_no_pods(self, standing: Standing) -> None:
         graces = (pod["spec"]["terminationGracePeriodSeconds"] for pod in standing.pods)
         grace_s = max(graces, default=0)
-        deadline = time.monotonic() + grace_s + _BEYOND_GRACE_S
+        patience = Patience(grace_s + _BEYOND_GRACE_S)
         while True:
+            standing = self._there.look()
             running = [
                 pod["metadata"]["name"]
-                for pod in self._there.look().pods
+                for pod in standing.pods
                 if pod["status"].get("phase") not in ("Succeeded", "Failed")
                 and pod["metadata"]["labels"]["app.kubernetes.io/component"] != VIEWER
             ]
             if not running:
                 return
-            if time.monotonic() > deadline:
+            if patience.is_over(standing.versions):
                 raise PlaceError(
                     f"{', '.join(running)} did not end in time: is a node gone? "
                     "See `kubectl get nodes`"

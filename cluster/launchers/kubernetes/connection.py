@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.launchers.kubernetes.custom import BROUGHT_BY, CUSTOM, custom_call
+from cluster.launchers.kubernetes.patience import Patience
 from cluster.launchers.kubernetes.render import COMPONENT, INSTANCE
 from cluster.launchers.kubernetes.templates import Manifest
 from hpo.errors import PlaceError, TuneFleetError, UsageError
@@ -136,10 +137,10 @@ class Connection:
                     raise
 
     def await_gone(self, kind: str, name: str, seconds: float) -> None:
-        """Waits until there is no such object; PlaceError where it stays."""
-        deadline = time.monotonic() + seconds
-        while self.read(kind, name) is not None:
-            if time.monotonic() > deadline:
+        """Waits until there is no such object; PlaceError where it stays so long as it is."""
+        patience = Patience(seconds)
+        while (found := self.read(kind, name)) is not None:
+            if patience.is_over(found["metadata"].get("resourceVersion")):
                 raise PlaceError(
                     f"{kind} {name} in {self.namespace} does not go away: see "
                     f"`kubectl describe {kind.lower()} {name}`"

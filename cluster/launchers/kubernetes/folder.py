@@ -17,8 +17,16 @@ from cluster.launchers.kubernetes.inside import (
     once_begun,
 )
 from cluster.launchers.kubernetes.obstacles import hopeless, obstacle
+from cluster.launchers.kubernetes.patience import Patience
 from cluster.launchers.kubernetes.render import CHIEF
-from cluster.launchers.kubernetes.standing import Standing, There, part_of, runs, serves_still
+from cluster.launchers.kubernetes.standing import (
+    Standing,
+    There,
+    lacks_room,
+    part_of,
+    runs,
+    serves_still,
+)
 from cluster.launchers.kubernetes.templates import Manifest
 from cluster.launchers.kubernetes.viewer import VIEWER, ensure_viewer
 from hpo.errors import PlaceError
@@ -27,8 +35,10 @@ _LOOK_S = 1.0
 _FOLLOWED_S = 3.0
 # Exit statuses of a command that SIGKILL or SIGTERM ended, its container's or its own.
 _KILLED = (137, 143)
-# How long a chief that is being moved or restarted is waited for.
+# How long a chief that is being moved or restarted is waited for, with nothing that moves.
 _BACK_S = 120.0
+# Where the scheduler has said that there is no room, nothing will come about in a moment.
+_ROOM_S = 15.0
 
 _Answer = TypeVar("_Answer")
 
@@ -47,7 +57,7 @@ class RunFolder:
 
     def pod(self, standing: Standing | None = None, patience_s: float = _BACK_S) -> Manifest:
         """The pod that has the run's folder; PlaceError where there will be none for now."""
-        deadline = time.monotonic() + patience_s
+        patience = Patience(patience_s)
         while True:
             standing = standing or self._there.look()
             pod = standing.serving()
@@ -58,7 +68,8 @@ class RunFolder:
             what = "has not begun" if standing.begins else "has no chief"
             if hopeless(standing):
                 raise PlaceError(f"run {self._id} {what}: {self.why_none(standing)}")
-            if time.monotonic() >= deadline or standing.waits:
+            over = patience.is_over(standing.versions)
+            if over or standing.waits or (_lacks_room(standing) and patience.quiet_for(_ROOM_S)):
                 raise NotYetError(f"run {self._id} {what}: {self.why_none(standing)}")
             time.sleep(_LOOK_S)
             standing = None
@@ -91,7 +102,7 @@ class RunFolder:
         return self._served
 
     def _find_serving(self) -> str:
-        deadline = time.monotonic() + _BACK_S
+        patience = Patience(_BACK_S)
         while True:
             standing = self._there.look()
             if pod := standing.serving() or standing.serving(VIEWER):
@@ -100,7 +111,7 @@ class RunFolder:
                 raise PlaceError(
                     f"run {self._id} goes on no more: end this, and ask again for what it left"
                 )
-            if time.monotonic() >= deadline:
+            if patience.is_over(standing.versions):
                 raise NotYetError(f"run {self._id} has no chief: {self.why_none(standing)}")
             time.sleep(_LOOK_S)
 
@@ -148,13 +159,14 @@ class RunFolder:
 
         A run that has just ended takes its pods along; the viewer comes after them.
         """
-        deadline = time.monotonic() + _BACK_S
+        patience = Patience(_BACK_S)
         while True:
             pod = self.pod()
             try:
                 return ask(pod)
             except GoneError:
-                if time.monotonic() > deadline:
+                # The next pod, and each that is asked, is another chance.
+                if patience.is_over(pod["metadata"]["uid"]):
                     raise
             time.sleep(_LOOK_S)
 
@@ -187,6 +199,12 @@ class RunFolder:
             return False
         chief = [pod for pod in standing.pods if part_of(pod) == CHIEF]
         return all(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in chief)
+
+
+def _lacks_room(standing: Standing) -> bool:
+    """Whether what a run needs to go on has no room: its chief, on KubeRay any of its pods."""
+    needed = (pod for pod in standing.pods if standing.begins or part_of(pod) == CHIEF)
+    return any(lacks_room(pod) for pod in needed)
 
 
 def _names(pod: Manifest) -> tuple[str, str]:

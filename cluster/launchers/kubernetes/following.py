@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import time
 
 from cluster import tables
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.inside import Sink
 from cluster.launchers.kubernetes.obstacles import hopeless, reason_of
-from cluster.launchers.kubernetes.standing import There, has_started
+from cluster.launchers.kubernetes.patience import Patience
+from cluster.launchers.kubernetes.render import CHIEF, WORKER
+from cluster.launchers.kubernetes.standing import Standing, There, has_started
 from cluster.launchers.kubernetes.templates import Manifest
 from hpo.errors import PlaceError
 
 _LOOK_S = 1.0
-# How long a pod is waited for that is to start, or to take another's place.
-_NEXT_S = 120.0
+# How long a pod that is to start, or to take another's place, is waited for without a word.
+_UNTOLD_S = 20.0
 
 
 class Rest:
@@ -85,9 +88,10 @@ def no_log(which: str, pod: Manifest | None) -> str:
 def follow_log(there: There, which: str, as_json: bool) -> None:
     """Prints the log of ``which`` as it comes, and those of the pods that take its place.
 
-    Ends with the run. Raises PlaceError where no pod starts.
+    Ends with the run. What it waits for is told on the side, since a pod may wait for hours.
+    Raises PlaceError where no pod will start.
     """
-    log, heard = None, time.monotonic()
+    log, patience, told = None, Patience(_UNTOLD_S), ""
     while True:
         standing = there.look()
         pod = standing.latest(which)
@@ -102,8 +106,18 @@ def follow_log(there: There, which: str, as_json: bool) -> None:
         phase = pod["status"].get("phase") if pod else None
         if log and (phase == "Succeeded" or not standing.goes_on):
             return
-        if phase == "Running":
-            heard = time.monotonic()
-        if not standing.goes_on or hopeless(standing) or time.monotonic() > heard + _NEXT_S:
+        if not may_come(standing, which) or hopeless(standing, which):
             raise PlaceError(no_log(which, pod))
+        words = no_log(which, pod)
+        if phase != "Running" and patience.is_over((words, log)) and words != told:
+            told = words
+            print(f"launch.py: {words}", file=sys.stderr, flush=True)
         time.sleep(_LOOK_S)
+
+
+def may_come(standing: Standing, which: str) -> bool:
+    """Whether the cluster runs a pod of ``which``, or will."""
+    part, _, index = which.partition("-")
+    if not standing.goes_on or part != WORKER or standing.worker is None:
+        return standing.goes_on and which == CHIEF
+    return index.isdecimal() and int(index) < standing.worker["spec"]["parallelism"]

@@ -110,9 +110,14 @@ def advice(text: str) -> str:
     return HOPELESS.get(reason, "")
 
 
-def hopeless(standing: Standing) -> str:
-    """What keeps a pod from starting that another attempt will not mend; "" for nothing."""
+def hopeless(standing: Standing, part: str = "") -> str:
+    """What keeps a pod from starting that another attempt will not mend; "" for nothing.
+
+    ``part`` names the pods that count; "" stands for all.
+    """
     for pod in standing.pods:
+        if part and part_of(pod) != part:
+            continue
         reason = reason_of(pod)
         if reason.partition(":")[0] in HOPELESS:
             return f"{part_of(pod)}: {reason}: {advice(reason)}"

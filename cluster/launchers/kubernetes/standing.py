@@ -12,7 +12,7 @@ from cluster.launchers.kubernetes.templates import Manifest
 from hpo.errors import RunError
 
 _LOOK_S = 0.5
-_NOTICED_S = 10.0
+_NOTICED_S = 30.0
 _QUEUE = "kueue.x-k8s.io/queue-name"
 _INDEX = "batch.kubernetes.io/job-completion-index"
 # How KubeRay calls the ends of a RayJob, and what comes before its search.
@@ -36,6 +36,12 @@ class Standing:
     def suspended(self) -> bool:
         """Whether somebody stopped it, or a queue has yet to let it go."""
         return bool(self.chief and self.chief["spec"].get("suspend"))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """What is another with each change of any of it."""
+        made = (row for row in (self.chief, self.worker, *self.pods) if row)
+        return tuple(str(row["metadata"].get("resourceVersion", "")) for row in made)
 
     @property
     def ended(self) -> str:
@@ -102,6 +108,12 @@ def _running(pod: Manifest) -> str:
     return str(next((row.get("containerID") or main for row in runs), ""))
 
 
+def lacks_room(pod: Manifest) -> bool:
+    """Whether the scheduler has said that it finds no node for the pod."""
+    rows = pod["status"].get("conditions", ())
+    return any(row["type"] == "PodScheduled" and row["status"] == "False" for row in rows)
+
+
 def has_started(pod: Manifest) -> bool:
     """Whether the pod's first container runs or has run: then it has a log."""
     main = pod["spec"]["containers"][0]["name"]
@@ -110,9 +122,9 @@ def has_started(pod: Manifest) -> bool:
 
 
 def serves_still(connection: Connection, pod: Manifest) -> bool:
-    """Whether the container that ran in ``pod`` goes on; looks for some seconds before it says so.
+    """Whether the container that ran in ``pod`` goes on; looks for a while before it says so.
 
-    What ended a container shows in its status only a little later.
+    What ended a container shows in its status only later, on a loaded node many seconds.
     """
     deadline = time.monotonic() + _NOTICED_S
     while True:

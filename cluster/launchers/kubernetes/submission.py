@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from cluster.launchers.kubernetes.applied import told_request
 from cluster.launchers.kubernetes.connection import Connection
 from cluster.launchers.kubernetes.obstacles import advice, hopeless, refused_pods
+from cluster.launchers.kubernetes.patience import Patience
 from cluster.launchers.kubernetes.render import is_chief
-from cluster.launchers.kubernetes.standing import There, claim_of
+from cluster.launchers.kubernetes.standing import Standing, There, claim_of, lacks_room
 from cluster.launchers.kubernetes.templates import Manifest, templates_of
 from cluster.launchers.kubernetes.viewer import IMAGE
 from hpo.errors import PlaceError, RunError, TuneFleetError
@@ -22,6 +23,8 @@ REQUEST = "tunefleet.dev/request"
 _LOOK_S = 0.5
 # What is wrong with an image or a quota shows within seconds; a long pull is nothing wrong.
 _FIRST_LOOK_S = 6.0
+# A loaded cluster takes longer until anything shows at all.
+_FIRST_SIGN_S = 60.0
 # What is wrong with one of a thousand pods is wrong with the first of them.
 _SOME = 20
 # The volume claim first: whoever makes it makes the run. The Jobs last, when all is there.
@@ -112,9 +115,12 @@ def _is_there(there: There, request: SearchRequest) -> bool:
 
 
 def _await_start(there: There) -> None:
-    """Looks whether pods start; PlaceError where they cannot without another request."""
-    deadline = time.monotonic() + _FIRST_LOOK_S
-    while time.monotonic() < deadline:
+    """Looks whether pods start; PlaceError where they cannot without another request.
+
+    Ends once the chief runs, or once nothing more shows for some seconds.
+    """
+    patience = Patience(_FIRST_SIGN_S)
+    while True:
         standing = there.look(_SOME)
         if words := hopeless(standing):
             raise PlaceError(f"{words} (nothing was left in the cluster)")
@@ -124,7 +130,16 @@ def _await_start(there: There) -> None:
             raise PlaceError(f"{words} (nothing was left in the cluster)")
         if standing.serving() or standing.ended or standing.suspended:
             return
+        over = patience.is_over(standing.versions)
+        if over or (_shows(standing) and patience.quiet_for(_FIRST_LOOK_S)):
+            return
         time.sleep(_LOOK_S)
+
+
+def _shows(standing: Standing) -> bool:
+    """Whether each pod shows how it fares: its node has it in hand, or there is none for it."""
+    fares = ("containerStatuses" in pod["status"] or lacks_room(pod) for pod in standing.pods)
+    return bool(standing.pods) and all(fares)
 
 
 def _take_back(connection: Connection, made: Sequence[Manifest]) -> None:

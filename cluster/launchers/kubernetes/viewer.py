@@ -7,7 +7,8 @@ import time
 import yaml
 
 from cluster.launchers.kubernetes.kustomize import FILES
-from cluster.launchers.kubernetes.obstacles import advice, reason_of
+from cluster.launchers.kubernetes.obstacles import advice, hopeless, reason_of
+from cluster.launchers.kubernetes.patience import Patience
 from cluster.launchers.kubernetes.render import INSTANCE, object_name
 from cluster.launchers.kubernetes.standing import Standing, There, claim_of
 from cluster.launchers.kubernetes.templates import Manifest, templates_of
@@ -51,14 +52,15 @@ def ensure_viewer(there: There, standing: Standing) -> Manifest:
     if found is None:
         image, policy = _image(there, standing)
         there.connection.create(viewer_of(there.id, image, policy))
-    deadline = time.monotonic() + _START_S
+    patience = Patience(_START_S)
     while True:
         standing = there.look()
         if pod := standing.serving(VIEWER):
             return pod
         pod = standing.latest(VIEWER)
         reason = reason_of(pod) if pod else ""
-        if time.monotonic() > deadline or (pod and pod["status"].get("phase") == "Failed"):
+        failed = pod is not None and pod["status"].get("phase") == "Failed"
+        if failed or hopeless(standing, VIEWER) or patience.is_over(standing.versions):
             hint = advice(reason) or f"see `kubectl describe pod {name}`"
             raise PlaceError(
                 f"the pod {name}, which reads the run, does not start: {reason}: {hint}"

@@ -124,12 +124,15 @@ func (c *container) stop(deadline func() time.Time) {
 	if c.hasEnded() {
 		return
 	}
+	begun := time.Now()
 	c.beforeStop(deadline)
 	_ = c.command.Process.Signal(syscall.SIGTERM)
 	for !c.hasEnded() {
 		if time.Now().After(deadline()) {
 			c.kill()
 			<-c.done
+			c.pod.k.event(c.pod.object, v1.EventTypeWarning, "ExceededGracePeriod",
+				fmt.Sprintf("%s did not end within %s", c.spec.Name, time.Since(begun).Round(time.Second)))
 			return
 		}
 		select {
