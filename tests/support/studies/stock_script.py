@@ -11,6 +11,7 @@ from studies import digits
 
 
 def main(folder: str) -> None:
+    print("imported", flush=True)
     (x, y), (x_test, y_test) = digits.load_data()
     tuner = keras_tuner.RandomSearch(
         digits.build_model,
