@@ -11,9 +11,17 @@ import types
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.cli_runs import LiveRun
 from tests.support.preloaded_python import PreloadedPython
+
+# No example has a deadline: a busy machine is no fault of it. The same examples are tried each
+# time, but by `make test-stress`, which draws others.
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", _PATIENT, derandomize=True)
+settings.register_profile("drawn", _PATIENT)
+settings.load_profile("same")
 
 # Fixtures that several files share.
 pytest_plugins = (

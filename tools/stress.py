@@ -45,7 +45,7 @@ def busy_cores(count: int) -> Iterator[None]:
 def run_once(seed: int, words: Sequence[str], report: pathlib.Path) -> int:
     """Runs the tests in the order that ``seed`` gives; pytest's exit status."""
     command = [sys.executable, "-m", "pytest", "-p", "randomly", f"--randomly-seed={seed}"]
-    command += [f"--junitxml={report}"]
+    command += ["--hypothesis-profile=drawn", f"--junitxml={report}"]
     return subprocess.run([*command, *words], cwd=ROOT).returncode
 
 

@@ -59,13 +59,14 @@ def test_the_study_follows_a_search_whose_processes_are_killed(
     start: Callable[..., LiveRun],
 ) -> None:
     options = ("--engine", "optuna", "--trials", "4", "--seed", "1")
-    own = {"SLOW_STEP_S": "0.8"}
-    run = start("r", "run", SLOW, *options, "--lease", "5", "--id", "r", env=own)
+    run = start("r", "run", SLOW, *options, "--lease", "5", "--id", "r", held=True)
     folder = run.runs / "r"
     os.kill(run.busy_worker()["pid"], signal.SIGKILL)
-    seen = wait_until(lambda: trials_in(journal(folder), "r"), "a trial in the study")
+    study = wait_until(lambda: _load(folder), "the study in its storage")
+    seen = wait_until(lambda: study.trials, "a trial in the study")
     assert {trial.state.name for trial in seen} <= {"RUNNING", "COMPLETE", "PRUNED", "FAIL"}
     os.kill((run.status() or {})["chief"]["pid"], signal.SIGKILL)
+    run.release()
     status, out, err = run.wait()
     assert status == 0, out + err
     rows = run.read("trials")
@@ -78,11 +79,10 @@ def test_pruned_trials_are_that_in_a_study_that_is_open_while_they_end(
 ) -> None:
     import optuna
 
-    study = tmp_path / "paced.py"
-    study.write_text((STUDIES / "curves.py").read_text().replace("\n        loss =", PACE, 1))
+    study, hold = tmp_path / "held.py", HOLD.format(folder=str(tmp_path))
+    study.write_text((STUDIES / "curves.py").read_text().replace("\n        loss =", hold, 1))
     options = ("--engine", "optuna", "--pruner", "asha", "--trials", "12", "--seed", "5")
     run = start("r", "run", str(study), *options, "--id", "r")
-    wait_until(lambda: (run.runs / "r" / JOURNAL).exists(), "the study")
     opened = wait_until(lambda: _load(run.runs / "r"), "the study in its storage")
 
     def states() -> set[str]:
@@ -92,6 +92,7 @@ def test_pruned_trials_are_that_in_a_study_that_is_open_while_they_end(
     assert run.process.poll() is None
     at_work = next(t for t in opened.trials if t.state is optuna.trial.TrialState.RUNNING)
     assert at_work.value is None and at_work.params
+    (tmp_path / "go-on").touch()
     status, out, err = run.wait()
     assert status == 0, out + err
     rows = run.read("trials")
@@ -102,7 +103,15 @@ def test_pruned_trials_are_that_in_a_study_that_is_open_while_they_end(
 
 
 # So that whoever goes on is seen beside those who do not.
-PACE = "\n        __import__('time').sleep(0.3)\n        loss ="
+# The first trial that comes to its second step waits there until it may go on.
+HOLD = """
+        import os, pathlib, time
+        here = pathlib.Path({folder!r})
+        if step == 2 and not (here / "held").exists():
+            (here / "held").touch()
+            while not (here / "go-on").exists():
+                time.sleep(0.02)
+        loss ="""
 
 
 def _load(folder: pathlib.Path) -> Any:
@@ -110,7 +119,7 @@ def _load(folder: pathlib.Path) -> Any:
 
     try:
         return optuna.load_study(study_name="r", storage=journal(folder))
-    except KeyError:
+    except (KeyError, FileNotFoundError):
         return None
 
 
