@@ -88,7 +88,7 @@ class RayHead:
     def join(self, cpus: int) -> pathlib.Path:
         """One more node of this machine joins; what runs there has the home that is returned."""
         home = self.folder / "joined"
-        (home / ".ray").mkdir(parents=True)
+        (home / ".ray").mkdir(parents=True, exist_ok=True)
         (home / ".ray" / "auth_token").write_text(self.token.read_text())
         words = [str(_BIN / "ray"), "start", f"--address=127.0.0.1:{self.port}"]
         words += ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
@@ -124,7 +124,13 @@ class RayHead:
         return found
 
     def kill(self) -> None:
-        """The head is gone, as by a power cut, with all that ran there."""
+        """The head is gone, as by a power cut, with all that ran there.
+
+        What answers from outside goes first: nobody hears it say that the others are gone.
+        """
+        for pid in processes_of(f"--port={self.dashboard}"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 30
         while (left := processes_of(str(self.folder))) and time.monotonic() < deadline:
             for pid in left:
