@@ -38,6 +38,7 @@ class RayHead:
         cpus: int = 2,
         gpus: int = 0,
         autoscaling: dict[str, Any] | None = None,
+        dashboard: bool = True,
         **environment: str,
     ) -> None:
         # Short: Ray's sockets have their names in it.
@@ -45,7 +46,7 @@ class RayHead:
         self.home = self.folder / "home"
         self.home.mkdir()
         self._cpus, self._gpus = cpus, gpus
-        self._autoscaling = autoscaling
+        self._autoscaling, self._has_dashboard = autoscaling, dashboard
         self.port, self.dashboard = free_port(), free_port()
         self.token = self.home / ".ray" / "auth_token"
         self.token.parent.mkdir()
@@ -72,7 +73,7 @@ class RayHead:
         words += [f"--ray-client-server-port={free_port()}"]
         words += [f"--num-cpus={self._cpus}", f"--num-gpus={self._gpus}"]
         words += [f"--temp-dir={self.folder}/r", "--object-store-memory=80000000"]
-        words += ["--disable-usage-stats"]
+        words += ["--disable-usage-stats", f"--include-dashboard={self._has_dashboard}"]
         if self._autoscaling:
             config = self.folder / "scaling.json"
             provider = {**self._autoscaling["provider"], "gcs_address": f"127.0.0.1:{self.port}"}
