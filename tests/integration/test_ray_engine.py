@@ -92,10 +92,9 @@ def test_a_keras_trial_goes_on_after_sigterm_and_after_its_actor_and_leaves_its_
 ) -> None:
     study = str(STUDIES / "slow_keras.py")
     first, second = tmp_path / "first", tmp_path / "second"
-    held = {"SLOW_EPOCH_S": "0", "SLOW_HOLD": f"2={first},5={second}"}
-    options = ("--trials", "1", "--workers", "1", "--checkpoint-every", "2", "--id", "keras")
+    held = {"SLOW_EPOCH_S": "0", "SLOW_HOLD": f"2={first}"}
+    options = ("--trials", "1", "--workers", "1", "--checkpoint-every", "1", "--id", "keras")
     run = start("keras", "run", study, *RAY, *options, "--grace", LONG, env=held)
-    # After the second epoch it was saved, and after the third it would not be.
     wait_until(lambda: reached(run) == 2, "two epochs")
     run.process.send_signal(signal.SIGTERM)
     run.wait_for_log("draining")
@@ -108,6 +107,8 @@ def test_a_keras_trial_goes_on_after_sigterm_and_after_its_actor_and_leaves_its_
     assert "saved and given back" in saved["error"]
     assert [step["step"] for step in saved["history"]] == [1, 2, 3]
 
+    # What SIGTERM had saved is of the third epoch, which could not be done again.
+    held["SLOW_HOLD"] = f"2={tmp_path / 'never'},5={second}"
     again = start("keras", "resume", "keras", env=held)
     wait_until(lambda: reached(again) == 5, "five epochs")
     os.kill(status_of(again)["workers"][0]["pid"], signal.SIGKILL)
@@ -121,11 +122,9 @@ def test_a_keras_trial_goes_on_after_sigterm_and_after_its_actor_and_leaves_its_
     assert ends == [("FAILED", "PREEMPTED")] * 2 + [("COMPLETED", None)]
     assert [step["step"] for step in rows[2]["history"]] == [1, 2, 3, 4, 5, 6]
     folder = run.runs / "keras"
-    # From what SIGTERM had saved, and then from what the rhythm of checkpoints had.
     assert rows[1]["history"][:3] == saved["history"]
-    assert rows[2]["history"][:4] == rows[1]["history"][:4]
     log = (folder / "logs" / "trial-0000-3.log").read_text()
-    assert "Epoch 6/6" in log and "Epoch 5/6" in log and "Epoch 4/6" not in log
+    assert "Epoch 6/6" in log and "Epoch 4/6" not in log
     assert [path.name for path in (folder / "weights").iterdir()] == ["0000.weights.h5"]
     assert run.read("best")["test"]["accuracy"] > 0
 
