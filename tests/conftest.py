@@ -28,6 +28,7 @@ pytest_plugins = (
     "tests.support.written_runs",
     "tests.support.ledger_fixtures",
     "tests.support.remote_chiefs",
+    "tests.support.ray_search",
 )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hpo.engines.ray_tune.modules import own_modules
-from tests.support.cli_runs import ROOT, launch, processes_of, read, wait_until
+from tests.support.cli_runs import PATIENCE_S, ROOT, HeldRun, launch, wait_for_end, wait_until
 from tests.support.network_namespaces import Network
 from tests.support.ray_namespace_hosts import RayHosts
 
@@ -36,11 +36,9 @@ def evaluate(hp, report):
     # What Ray gave this trial's process to see.
     gpu = int(os.environ.get("CUDA_VISIBLE_DEVICES", "-1"))
     # Each trial waits until it is told that all has been seen.
-    for step in range(1, 1000):
-        report(step, {{"loss": shapes.bowl(x) + bump(x), "gpu": gpu}})
-        if GO.exists():
-            break
-        time.sleep(0.5)
+    report(1, {{"loss": shapes.bowl(x) + bump(x), "gpu": gpu}})
+    while not GO.exists():
+        time.sleep(0.02)
     return {{}}
 """
 
@@ -93,7 +91,7 @@ def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
     # What Ray does not take is refused by name, and nothing is left of the run.
     (folder / "own" / "bumps" / "huge.bin").write_bytes(os.urandom(3_000_000))
     narrow = hosts.start(0, words, RAY_ADDRESS=hosts.address, RAY_max_grpc_message_size="2000000")
-    refusal = narrow.communicate(timeout=60)[0].decode()
+    refusal = narrow.communicate(timeout=PATIENCE_S)[0].decode()
     assert narrow.returncode == 2 and "own/bumps to the Ray cluster: Package size" in refusal, (
         refusal
     )
@@ -101,39 +99,40 @@ def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
     (folder / "own" / "bumps" / "huge.bin").unlink()
 
     search = hosts.start(0, words, RAY_ADDRESS=hosts.address)
+    run = HeldRun(runs, "wide", go)
 
     def used() -> set[tuple[str, str]]:
         """Where trials run now: the host's process and the GPU."""
         assert search.poll() is None, search.communicate()[0].decode()
-        status = read(runs, "wide") if (runs / "wide" / "ledger.db").exists() else {"workers": []}
+        status = run.status() or {"workers": []}
         at_work = [w for w in status["workers"] if w["trial_id"] and w["pid"]]
         return {(w["id"], w["device"]) for w in at_work}
 
     try:
-        found = wait_until(lambda: len(now := used()) == 3 and now, "three workers at work", 120)
+        found = wait_until(lambda: len(now := used()) == 3 and now, "three workers at work")
         assert sorted(device for _, device in found) == ["gpu:0", "gpu:0", "gpu:1"]
 
         # More than there is room for is no secret; a host that joins makes room.
         def scale(number: int) -> str:
             words = [sys.executable, str(ROOT / "launch.py"), "scale", "wide"]
             inside = hosts.start(0, [*words, "--workers", str(number), "--runs", str(runs)])
-            out = inside.communicate(timeout=60)[0].decode()
+            out = inside.communicate(timeout=PATIENCE_S)[0].decode()
             assert inside.returncode == 0, out
             return out
 
         assert "4 workers wanted, 3 before; there is room for 3" in scale(4)
         hosts.join(2, cpus=1, gpus=1)
-        wait_until(lambda: len(used()) == 4, "the fourth worker at work", 120)
+        wait_until(lambda: len(used()) == 4, "the fourth worker at work")
 
         hosts.lose(1)
-        wait_until(lambda: len(used()) == 3, "the lost host's worker is missed", 120)
-        go.touch()
-        out = search.communicate(timeout=200)[0].decode()
+        wait_until(lambda: len(used()) == 3, "the lost host's worker is missed")
+        run.release()
+        out = search.communicate(timeout=PATIENCE_S)[0].decode()
     finally:
         search.kill()
         search.communicate()
     assert search.returncode == 0, out
-    rows: list[dict[str, Any]] = read(runs, "wide", "trials")
+    rows: list[dict[str, Any]] = run.rows()
     done = [row for row in rows if row["state"] == "COMPLETED"]
     assert len({row["trial_id"] for row in done}) == len(done) == 14
     lost = [row for row in rows if row["state"] != "COMPLETED"]
@@ -141,7 +140,7 @@ def test_a_search_on_hosts_that_have_gpus_and_come_and_go(
     for row in done:
         # The trial's process saw the GPU that its record names, and no other.
         assert {f"gpu:{step['metrics']['gpu']:.0f}" for step in row["history"]} == {row["device"]}
-    wait_until(lambda: not processes_of(str(runs)), "no process of the search is left", 30)
+    wait_for_end(runs)
 
 
 @pytest.mark.parametrize(

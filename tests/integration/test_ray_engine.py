@@ -1,10 +1,11 @@
-"""Engine `ray`, with the real Ray: its trials, and whatever can happen to its processes.
+"""Engine `ray`, with the real Ray: whatever can happen to its processes, and how it is ended.
 
 Ray takes seconds to start, so each search here answers several questions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -17,11 +18,13 @@ from hpo.engines.base import load_engine
 from hpo.engines.ray_tune.room import Node, Share, fitting, share
 from hpo.errors import UsageError
 from tests.support.cli_runs import (
+    LONG,
     STUDIES,
     LiveRun,
     assert_nothing_left,
     launch,
     points,
+    processes_of,
     wait_for_end,
     wait_until,
 )
@@ -30,101 +33,162 @@ RAY = ("--engine", "ray", "--seed", "1")
 Start = Callable[..., LiveRun]
 
 
-def busy_actor(run: LiveRun) -> dict[str, Any]:
-    """A worker in the middle of a trial, with the process that its actor is by now."""
-    busy = run.busy_worker()
-    workers: list[dict[str, Any]] = run.read("status")["workers"]
-    return next(worker for worker in workers if worker["id"] == busy["id"])
-
-
 @pytest.mark.ray
-def test_every_point_of_a_grid_once_whatever_happens_to_it(start: Start) -> None:
-    study = str(STUDIES / "troubled.py")
-    run = start("grid", "run", study, *RAY, "--id", "grid", "--sampler", "grid", "--workers", "4")
-    worker = busy_actor(run)
-    os.kill(worker["pid"], signal.SIGKILL)
-    status, out, err = run.wait()
-    assert status == 0, out + err
-    rows = run.read("trials")
-    assert len({point for _, point in points(rows)}) == len(points(rows)) == 10
-    ends: dict[str, list[tuple[str, str]]] = {}
-    for row in rows:
-        ends.setdefault(row["trial_id"], []).append((row["state"], row["failure"]))
-        assert row["engine"] == "ray"
-    lost = [row for row in rows if row["failure"] == "PREEMPTED"]
-    # By the time that it was killed its actor may have had another trial.
-    assert [row["worker"] for row in lost] == [worker["id"]]
-    code, done = ("FAILED", "CODE"), ("COMPLETED", None)
-    expected = {"long": [done], "fine": [done], "raise": [code, code], "die": [code, code]}
-    expected["nan"] = [("FAILED", "NAN")]
-    for row in rows:
-        found = [end for end in ends[row["trial_id"]] if end != ("FAILED", "PREEMPTED")]
-        assert found == expected[row["params"]["way"]]
-    words = {row["params"]["way"]: row["error"] for row in rows if row["error"]}
-    assert "troubled.py" in words["raise"] and "ValueError: there is no" in words["raise"]
-    assert "SIGKILL" in words["die"]
-    assert "loss is nan at step 1" in words["nan"]
-    assert_nothing_left(run.runs)
-
-
-@pytest.mark.ray
-def test_a_search_outlives_its_leader_and_then_its_run(start: Start) -> None:
+def test_a_search_outlives_its_leader_its_run_and_ctrl_c(start: Start) -> None:
     study = str(STUDIES / "slow.py")
-    slowly = {"SLOW_STEP_S": "0.3"}
-    options = ("--id", "slow", "--trials", "10", "--lease", "5")
-    run = start("slow", "run", study, *RAY, *options, env=slowly)
-    run.busy_worker()
-    wait_until(lambda: (run.status() or {})["trials"]["completed"], "a completed trial")
-    leader = (run.status() or {})["chief"]["pid"]
+    options = ("--id", "slow", "--trials", "20", "--lease", "5")
+    run = start("slow", "run", study, *RAY, *options, held=True)
+    run.complete(1)
+    leader = status_of(run)["chief"]["pid"]
     os.kill(leader, signal.SIGKILL)
-    wait_until(lambda: (run.status() or {})["chief"]["pid"] not in (None, leader), "another one")
+    wait_until(lambda: status_of(run)["chief"]["pid"] not in (None, leader), "another one")
     run.busy_worker()
     scaled = launch("scale", "slow", "--workers", "3", "--runs", str(run.runs))
     assert scaled.returncode == 0, scaled.stderr
-    wait_until(lambda: len((run.status() or {})["workers"]) == 3, "three workers")
+    run.busy_workers(3)
     run.process.kill()
     run.process.wait()
     wait_for_end(run.runs)
-    before = [row for row in run.read("trials") if row["state"] == "COMPLETED"]
-    resumed = LiveRun(run.runs, "slow", "resume", "slow", env=slowly)
-    try:
-        resumed.busy_worker()
-        stopped = launch("stop", "slow", "--runs", str(run.runs))
-        assert stopped.returncode == 0, stopped.stderr
-        assert resumed.wait()[0] in (0, 75)
-        assert_nothing_left(run.runs)
-    finally:
-        resumed.end()
-    rows = run.read("trials")
-    completed = [row for row in rows if row["state"] == "COMPLETED"]
-    assert [row for row in completed if row in before] == before
-    assert len(completed) == len(points(completed)) > len(before)
+    before = completed(run)
+    assert len(before) == 1
+
+    resumed = start("slow", "resume", "slow", held=True)
+    running = {worker["trial_id"] for worker in resumed.busy_workers(3)}
+    ctrl_c(resumed)
+    resumed.wait_for_log("draining")
+    resumed.release()
+    status, out, err = resumed.wait()
+    assert (status, "Traceback" in err) == (130, False), out + err
+    assert_nothing_left(run.runs)
+    # It handed out nothing more, and what ran has ended.
+    drained = completed(run)
+    assert drained[: len(before)] == before
+    assert {row["trial_id"] for row in drained} == {row["trial_id"] for row in before} | running
+    fates = {(row["state"], row["failure"]) for row in run.rows()}
+    assert fates <= {("COMPLETED", None), ("FAILED", "PREEMPTED"), ("WAITING", None)}
+
+    again = start("slow", "resume", "slow", held=True)
+    lost = {worker["trial_id"] for worker in again.busy_workers(3)}
+    ctrl_c(again)
+    again.wait_for_log("draining", times=2)
+    ctrl_c(again)
+    # Its trials would never end by themselves.
+    status, out, err = again.wait()
+    assert (status, "Traceback" in err) == (130, False), out + err
+    assert_nothing_left(run.runs)
+    rows = again.read("trials")
+    assert [row for row in rows if row["state"] == "COMPLETED"] == drained
+    assert len(drained) == len(points(drained))
+    ends = {row["trial_id"]: (row["state"], row["failure"]) for row in rows}
+    assert {ends[trial_id] for trial_id in lost} <= {("FAILED", "PREEMPTED"), ("WAITING", None)}
+    preempted = {row["trial_id"] for row in rows if row["failure"] == "PREEMPTED"}
+    assert lost <= preempted
     assert all(row["failure"] in (None, "PREEMPTED") for row in rows)
 
 
 @pytest.mark.ray
-def test_a_keras_trial_goes_on_from_its_checkpoint_and_leaves_its_weights(start: Start) -> None:
+def test_a_keras_trial_goes_on_after_sigterm_and_after_its_actor_and_leaves_its_weights(
+    start: Start, tmp_path: pathlib.Path
+) -> None:
     study = str(STUDIES / "slow_keras.py")
-    options = ("--trials", "1", "--workers", "1", "--checkpoint-every", "2", "--id", "keras")
-    run = start("keras", "run", study, *RAY, *options, env={"SLOW_EPOCH_S": "0.5"})
-
-    def has_come_so_far() -> bool:
-        rows = run.read("trials") if run.status() else []
-        return any(row["state"] == "RUNNING" and len(row["history"]) >= 3 for row in rows)
-
-    wait_until(has_come_so_far, "three epochs", timeout=150)
-    os.kill((run.status() or {})["workers"][0]["pid"], signal.SIGKILL)
+    first, second = tmp_path / "first", tmp_path / "second"
+    held = {"SLOW_EPOCH_S": "0", "SLOW_HOLD": f"2={first}"}
+    options = ("--trials", "1", "--workers", "1", "--checkpoint-every", "1", "--id", "keras")
+    run = start("keras", "run", study, *RAY, *options, "--grace", LONG, env=held)
+    wait_until(lambda: reached(run) == 2, "two epochs")
+    run.process.send_signal(signal.SIGTERM)
+    run.wait_for_log("draining")
+    first.touch()
     status, out, err = run.wait()
+    assert status == 75, out + err
+    assert_nothing_left(run.runs)
+    (saved, *_) = run.read("trials")
+    assert (saved["state"], saved["failure"]) == ("FAILED", "PREEMPTED")
+    assert "saved and given back" in saved["error"]
+    assert [step["step"] for step in saved["history"]] == [1, 2, 3]
+
+    # What SIGTERM had saved is of the third epoch, which could not be done again.
+    held["SLOW_HOLD"] = f"2={tmp_path / 'never'},5={second}"
+    again = start("keras", "resume", "keras", env=held)
+    wait_until(lambda: reached(again) == 5, "five epochs")
+    os.kill(status_of(again)["workers"][0]["pid"], signal.SIGKILL)
+    wait_until(lambda: len(again.rows()) == 3, "its actor is missed")
+    second.touch()
+    status, out, err = again.wait()
     assert status == 0, out + err
-    lost, completed = run.read("trials")
-    assert (lost["failure"], completed["state"]) == ("PREEMPTED", "COMPLETED")
-    assert [step["step"] for step in completed["history"]] == [1, 2, 3, 4, 5, 6]
+    assert_nothing_left(run.runs)
+    rows = again.read("trials")
+    ends = [(row["state"], row["failure"]) for row in rows]
+    assert ends == [("FAILED", "PREEMPTED")] * 2 + [("COMPLETED", None)]
+    assert [step["step"] for step in rows[2]["history"]] == [1, 2, 3, 4, 5, 6]
     folder = run.runs / "keras"
-    log = (folder / "logs" / "trial-0000-2.log").read_text()
-    assert "Epoch 6/6" in log and "Epoch 2/6" not in log
+    assert rows[1]["history"][:3] == saved["history"]
+    log = (folder / "logs" / "trial-0000-3.log").read_text()
+    assert "Epoch 6/6" in log and "Epoch 4/6" not in log
     assert [path.name for path in (folder / "weights").iterdir()] == ["0000.weights.h5"]
     assert run.read("best")["test"]["accuracy"] > 0
+
+
+@pytest.mark.ray
+def test_sigterm_to_all_processes_leaves_trials_their_grace(start: Start) -> None:
+    study = str(STUDIES / "slow.py")
+    options = ("--trials", "2", "--workers", "1", "--grace", LONG, "--id", "slow")
+    run = start("slow", "run", study, *RAY, *options, held=True)
+    run.busy_worker()
+    # As Ray ends a job.
+    for pid in (status_of(run)["chief"]["pid"], run.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    run.wait_for_log("draining")
+    run.release()
+    status, out, err = run.wait()
+    assert status == 75 and "LOST" not in out, out + err
     assert_nothing_left(run.runs)
+    (first, *_) = run.read("trials")
+    assert (first["attempt"], first["state"]) == (1, "COMPLETED")
+
+
+@pytest.mark.ray
+def test_sigterm_puts_back_what_outlasts_the_grace(start: Start) -> None:
+    study = str(STUDIES / "slow.py")
+    options = ("--trials", "4", "--grace", "1", "--id", "slow")
+    run = start("slow", "run", study, *RAY, *options, held=True)
+    run.busy_worker()
+    run.process.send_signal(signal.SIGTERM)
+    # Its trials would never end by themselves.
+    status, out, err = run.wait()
+    assert status == 75, out + err
+    assert "within 1 s" in out
+    assert_nothing_left(run.runs)
+    assert {row["failure"] for row in run.read("trials") if row["state"] != "WAITING"} == {
+        "PREEMPTED"
+    }
+
+
+def status_of(run: LiveRun) -> dict[str, Any]:
+    """The status of a run that has begun."""
+    status = run.status()
+    assert status
+    return status
+
+
+def completed(run: LiveRun) -> list[dict[str, Any]]:
+    """The attempts that completed."""
+    return [row for row in run.rows() if row["state"] == "COMPLETED"]
+
+
+def reached(run: LiveRun) -> int:
+    """How many steps the attempt that runs has reported; 0 where none runs."""
+    running = [row for row in run.rows() if row["state"] == "RUNNING"]
+    return len(running[-1]["history"]) if running else 0
+
+
+def ctrl_c(run: LiveRun) -> None:
+    """What a terminal does: all of the foreground's processes are told, not `run` alone."""
+    group = os.getpgid(run.process.pid)
+    for pid in {run.process.pid, *processes_of(str(run.runs))}:
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(pid) == group:
+                os.kill(pid, signal.SIGINT)
 
 
 # --- without Ray --------------------------------------------------------------------------

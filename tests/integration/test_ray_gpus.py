@@ -13,7 +13,7 @@ import pytest
 
 from hpo.errors import PlaceError
 from hpo.gpu_memory import limit_mb
-from tests.support.cli_runs import read, wait_until
+from tests.support.cli_runs import PATIENCE_S, HeldRun, begin
 from tests.support.ray_head import RayHead
 
 STUDY = """
@@ -27,10 +27,10 @@ def evaluate(hp, report):
     x = hp.Float("x", 0.0, 1.0)
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "-1").split(",")
     memory = float(os.environ.get("TUNEFLEET_GPU_MEMORY", "-1"))
-    for step in range(1, 7):
-        report(step, {"loss": x, "gpus": len(seen), "first": int(seen[0]), "mb": memory})
-        time.sleep(0.5)
-    return {}
+    report(1, {{"loss": x, "gpus": len(seen), "first": int(seen[0]), "mb": memory}})
+    while not os.path.exists({until!r}):
+        time.sleep(0.02)
+    return {{}}
 """
 
 
@@ -43,32 +43,34 @@ def made_up_driver(folder: pathlib.Path, says: str = "16384") -> str:
     return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
 
 
-@pytest.fixture
-def study(tmp_path: pathlib.Path) -> str:
-    path = tmp_path / "gpus.py"
-    path.write_text(STUDY)
-    return str(path)
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayHead]:
     """A node with four processors and four GPUs."""
     path = made_up_driver(tmp_path_factory.mktemp("driver"))
-    made = RayHead(cpus=4, gpus=4, PATH=path)
+    made = RayHead(cpus=4, gpus=4, dashboard=False, PATH=path)
     yield made
     made.close()
 
 
-def search(head: RayHead, study: str, run_id: str, *words: str) -> list[dict[str, Any]]:
-    """The rows of a search on the cluster, led from here."""
-    runs = head.home / "runs"
-    address = {"RAY_ADDRESS": f"127.0.0.1:{head.port}"}
-    options = ("--engine", "ray", "--id", run_id, "--runs", str(runs), "--seed", "1")
-    done = head.launch("run", study, *options, *words, timeout=600, **address)
-    assert done.returncode == 0, done.stdout + done.stderr
-    rows: list[dict[str, Any]] = read(runs, run_id, "trials")
-    assert {row["state"] for row in rows} == {"COMPLETED"}
-    return rows
+class Search(HeldRun):
+    """A search on a cluster, led from here, whose trials are held."""
+
+    def __init__(self, head: RayHead, folder: pathlib.Path, run_id: str, *words: str) -> None:
+        super().__init__(head.home / "runs", run_id, folder / "goes-on")
+        study = folder / "gpus.py"
+        study.write_text(STUDY.format(until=str(self.gate)))
+        options = ("--engine", "ray", "--id", run_id, "--runs", str(self.runs), "--seed", "1")
+        address = {"RAY_ADDRESS": f"127.0.0.1:{head.port}"}
+        self._process = begin("run", str(study), *options, *words, env={**head.guard, **address})
+
+    def end(self) -> list[dict[str, Any]]:
+        """Lets its trials end; its rows."""
+        self.release()
+        out, err = self._process.communicate(timeout=PATIENCE_S)
+        assert self._process.returncode == 0, out + err
+        rows = self.rows()
+        assert {row["state"] for row in rows} == {"COMPLETED"}
+        return rows
 
 
 def last(rows: list[dict[str, Any]], name: str) -> set[float]:
@@ -77,21 +79,26 @@ def last(rows: list[dict[str, Any]], name: str) -> set[float]:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(900)
-def test_parts_of_a_gpu_have_their_part_of_its_memory(head: RayHead, study: str) -> None:
+def test_parts_of_a_gpu_have_their_part_of_its_memory(
+    head: RayHead, tmp_path: pathlib.Path
+) -> None:
     options = ("--gpus-per-trial", "0.5", "--workers", "4", "--trials", "4")
-    rows = search(head, study, "parts", *options)
-    assert (last(rows, "gpus"), last(rows, "mb")) == ({1}, {16384 / 2 - 512})
+    run = Search(head, tmp_path, "parts", *options)
     # Two trials share a GPU, at the same time.
+    run.busy_workers(4)
+    rows = run.end()
+    assert (last(rows, "gpus"), last(rows, "mb")) == ({1}, {16384 / 2 - 512})
     assert len({row["device"] for row in rows}) == 2
-    assert max(row["started_at"] for row in rows) < min(row["ended_at"] for row in rows)
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(900)
-def test_a_trial_with_several_gpus_has_them_on_one_node(head: RayHead, study: str) -> None:
+def test_a_trial_with_several_gpus_has_them_on_one_node(
+    head: RayHead, tmp_path: pathlib.Path
+) -> None:
     options = ("--gpus-per-trial", "2", "--workers", "2", "--trials", "2")
-    rows = search(head, study, "pairs", *options)
+    run = Search(head, tmp_path, "pairs", *options)
+    run.busy_workers(2)
+    rows = run.end()
     assert (last(rows, "gpus"), last(rows, "mb")) == ({2}, {-1})
     devices = {row["device"] for row in rows}
     assert len(devices) == 2 and all(device.count("gpu:") == 2 for device in devices)
@@ -99,21 +106,24 @@ def test_a_trial_with_several_gpus_has_them_on_one_node(head: RayHead, study: st
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_nodes_come_when_trials_wait_and_go_when_none_do(
-    tmp_path: pathlib.Path, study: str
-) -> None:
+def test_nodes_come_when_trials_wait_and_go_when_none_do(tmp_path: pathlib.Path) -> None:
     fast = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
     # As `ray up` has it on clouds.
     fast |= {"RAY_enable_autoscaler_v2": "1", "RAY_CLOUD_INSTANCE_ID": HEAD}
     fast |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD}
-    head = RayHead(cpus=0, autoscaling=SCALING, PATH=made_up_driver(tmp_path), **fast)
+    path = made_up_driver(tmp_path)
+    head = RayHead(cpus=0, autoscaling=SCALING, dashboard=False, PATH=path, **fast)
     try:
-        assert _nodes(head) == 1
-        rows = search(head, study, "grows", "--gpus-per-worker", "1", "--trials", "4")
-        assert last(rows, "gpus") == {1}
+        wait_for_nodes(head, 1)
+        run = Search(head, tmp_path, "grows", "--gpus-per-worker", "1", "--trials", "4")
         # Two workers, each on a node of its own that was not there before.
+        run.busy_workers(2)
+        wait_for_nodes(head, 3)
+        rows = run.end()
+        assert last(rows, "gpus") == {1}
         assert len({row["worker"] for row in rows}) == 2
-        wait_until(lambda: _nodes(head) == 1, "the nodes are let go", 180)
+        wait_for_nodes(head, 1)
+        study = str(tmp_path / "gpus.py")
         beyond = head.launch(
             *("run", study, "--engine", "ray", "--workers", "4", "--gpus-per-worker", "1"),
             *("--runs", str(head.home / "runs")),
@@ -153,20 +163,20 @@ SCALING: dict[str, Any] = {
 }
 
 
-def _nodes(head: RayHead) -> int:
-    """How many nodes the cluster has now."""
+def wait_for_nodes(head: RayHead, count: int) -> None:
+    """Returns once the cluster has so many nodes."""
     code = (
-        f"import ray; ray.init('127.0.0.1:{head.port}', log_to_driver=False)\n"
-        "print('alive', sum(node['Alive'] for node in ray.nodes()))"
+        f"import ray, time; ray.init('127.0.0.1:{head.port}', log_to_driver=False)\n"
+        f"while sum(node['Alive'] for node in ray.nodes()) != {count}: time.sleep(0.2)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **head.guard},
         capture_output=True,
         text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.split()[-1])
 
 
 def test_how_much_of_a_gpu_a_part_is(

@@ -12,14 +12,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from cluster.launchers.ray.there import INTERPRETER
-from tests.support.cli_runs import ROOT, STUDIES, environment, processes_of, read, wait_until
-from tests.support.ray_head import RayHead
+from tests.support.cli_runs import PATIENCE_S, STUDIES, processes_of, wait_until
+from tests.support.ray_search import HeldSearch, RayCluster, ended
 
 # Each verb is a job on a cluster that may be busy.
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
@@ -27,27 +27,25 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 SLOW = str(STUDIES / "slow.py")
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[RayHead]:
-    made = RayHead(SLOW_STEP_S="0.5")
-    yield made
-    made.close()
+@pytest.fixture
+def head(ray_cluster: RayCluster) -> RayCluster:
+    return ray_cluster
 
 
-def submit(head: RayHead, run_id: str, *more: str, study: str = SLOW, **own: str) -> Any:
+def submit(head: RayCluster, run_id: str, *more: str, study: str = SLOW, **own: str) -> Any:
     """`submit`, as it was typed."""
     place = ("--on", "ray", "--address", head.where, "--id", run_id)
     return head.launch("submit", study, *place, "--seed", "1", *more, **own)
 
 
-def rows(head: RayHead, run_id: str) -> list[dict[str, Any]]:
+def rows(head: RayCluster, run_id: str) -> list[dict[str, Any]]:
     """What `trials --json` says."""
     done = head.launch("trials", f"raycluster://{head.where}/{run_id}", "--json")
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def status(head: RayHead, run_id: str) -> dict[str, Any]:
+def status(head: RayCluster, run_id: str) -> dict[str, Any]:
     """What `status --json` says."""
     done = head.launch("status", f"raycluster://{head.where}/{run_id}", "--json")
     assert done.returncode == 0, done.stderr
@@ -55,7 +53,7 @@ def status(head: RayHead, run_id: str) -> dict[str, Any]:
     return found
 
 
-def test_a_stranger_is_refused_everywhere(head: RayHead, tmp_path: pathlib.Path) -> None:
+def test_a_stranger_is_refused_everywhere(head: RayCluster, tmp_path: pathlib.Path) -> None:
     for path in ("/api/version", "/api/jobs/", "/nodes?view=summary"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"http://{head.where}{path}", timeout=30)
@@ -71,23 +69,34 @@ def test_a_stranger_is_refused_everywhere(head: RayHead, tmp_path: pathlib.Path)
     # Whatever listens: nobody is told figures, or anything else, there.
     asked = head.listening()
     assert {head.port, head.dashboard} < asked
-    for port in asked:
-        with pytest.raises((OSError, http.client.HTTPException)):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+    with ThreadPoolExecutor(len(asked)) as at_once:
+        assert not any(at_once.map(tells_figures, asked))
     other = tmp_path / "other"
     other.write_text("0" * 64)
-    for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN_PATH": str(other)}):
-        code = f"import ray; ray.init('127.0.0.1:{head.port}', log_to_driver=False)"
-        stranger = subprocess.run(
+    code = f"import ray; ray.init('127.0.0.1:{head.port}', log_to_driver=False)"
+    strangers = [
+        subprocess.Popen(
             [sys.executable, "-c", code],
             env={**os.environ, "RAY_AUTH_MODE": "token", **mode},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
         )
-        assert stranger.returncode, mode
-        words = (stranger.stderr + stranger.stdout).lower()
-        assert "authentication" in words or "unauthenticated" in words, stranger.stderr[-800:]
+        for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN_PATH": str(other)})
+    ]
+    for stranger in strangers:
+        words = stranger.communicate(timeout=PATIENCE_S)[0].lower()
+        assert stranger.returncode, words
+        assert "authentication" in words or "unauthenticated" in words, words[-800:]
+
+
+def tells_figures(port: int) -> bool:
+    """Whether somebody without the token is answered at a port."""
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+    except (OSError, http.client.HTTPException):
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -98,7 +107,7 @@ def test_a_stranger_is_refused_everywhere(head: RayHead, tmp_path: pathlib.Path)
     ],
 )
 def test_without_the_token_no_verb_does_anything(
-    head: RayHead, tmp_path: pathlib.Path, own: dict[str, str], says: str
+    head: RayCluster, tmp_path: pathlib.Path, own: dict[str, str], says: str
 ) -> None:
     if "RAY_AUTH_TOKEN_PATH" in own:
         own = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "other")}
@@ -110,13 +119,13 @@ def test_without_the_token_no_verb_does_anything(
 
 
 def test_doctor_says_what_there_is_and_what_is_missing(
-    head: RayHead, tmp_path: pathlib.Path
+    head: RayCluster, tmp_path: pathlib.Path
 ) -> None:
     place = ("doctor", "--on", "ray", "--address", head.where)
     done = head.launch(*place, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert (found["missing"], found["nodes"]) == ([], "2 CPU")
+    assert (found["missing"], sorted(found["nodes"].split("; "))) == ([], ["0 CPU", "2 CPU"])
     assert found["token"] == "asked for, and ours is taken"
     assert found["python"].startswith(f"{'.'.join(map(str, sys.version_info[:3]))} (")
     assert found["runs"].startswith(f"{head.home}/runs, ")
@@ -127,16 +136,15 @@ def test_doctor_says_what_there_is_and_what_is_missing(
     other = tmp_path / "python"
     other.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
     other.chmod(0o755)
-    unlike = head.launch(*place, "--python", str(other))
+    many = ("--workers", "3", "--gpus-per-worker", "1")
+    unlike = head.launch(*place, "--python", str(other), *many)
     assert unlike.returncode == 1, unlike.stdout + unlike.stderr
     assert "on the cluster, as here: it has 3.12.1" in unlike.stdout
-    many = head.launch(*place, "--workers", "3", "--gpus-per-worker", "1")
-    assert many.returncode == 1
-    assert "--workers 3: the Ray cluster at" in many.stdout and "room for 0" in many.stdout
+    assert "--workers 3: the Ray cluster at" in unlike.stdout and "room for 0" in unlike.stdout
 
 
 def test_what_the_cluster_cannot_do_is_refused_and_not_queued(
-    head: RayHead, tmp_path: pathlib.Path
+    head: RayCluster, tmp_path: pathlib.Path
 ) -> None:
     many = submit(head, "many", "--workers", "9")
     assert (many.returncode, many.stderr.count("\n")) == (2, 1), many.stderr
@@ -160,7 +168,9 @@ def test_what_the_cluster_cannot_do_is_refused_and_not_queued(
     assert (unknown.returncode, unknown.stderr.count("\n")) == (2, 1), unknown.stderr
 
 
-def test_a_search_from_its_submission_to_the_model(head: RayHead, tmp_path: pathlib.Path) -> None:
+def test_a_search_from_its_submission_to_the_model(
+    head: RayCluster, tmp_path: pathlib.Path
+) -> None:
     study = str(STUDIES / "slow_keras.py")
     options = ("--trials", "2", "--workers", "2", "--epochs", "2")
     first = submit(head, "whole", *options, study=study)
@@ -171,8 +181,11 @@ def test_a_search_from_its_submission_to_the_model(head: RayHead, tmp_path: path
     assert again.returncode == 0 and "was there already" in again.stderr, again.stderr
     other = submit(head, "whole", "--trials", "3", study=study)
     assert other.returncode == 2 and "other trials, epochs" in other.stderr, other.stderr
+    follows = head.begin("logs", handle, "-f")
     watched = head.launch("watch", handle, timeout=900)
     assert watched.returncode == 0, watched.stdout + watched.stderr
+    code, followed, err = ended(follows)
+    assert code == 0 and "leaving with exit status 0" in followed, followed + err
     found = status(head, "whole")
     assert (found["state"], found["trials"]["completed"]) == ("DONE", 2)
     assert found["job"] == {
@@ -196,13 +209,13 @@ def test_a_search_from_its_submission_to_the_model(head: RayHead, tmp_path: path
     assert story["value"] == best["value"]
     log = head.launch("logs", handle)
     assert "leaving with exit status 0" in log.stdout
-    shown = subprocess.Popen(
-        [sys.executable, "launch.py", "tensorboard", handle, "--port", "0"],
-        cwd=ROOT,
-        env=environment((), head.guard),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    for words in (["logs", handle, "0000"], ["stop", handle]):
+        done = head.launch(*words)
+        assert done.returncode == 0, done.stderr
+    # Its leader was on the head, whatever Ray would choose.
+    assert (head.home / "runs" / "whole" / "ledger.db").exists()
+    assert not (head.elsewhere / "runs").exists()
+    shown = head.begin("tensorboard", handle, "--port", "0")
     try:
         assert shown.stdout is not None
         url = shown.stdout.readline().split("#")[0].strip().rstrip("/")
@@ -211,10 +224,10 @@ def test_a_search_from_its_submission_to_the_model(head: RayHead, tmp_path: path
         assert sum("trial-" in name for name in known) == 2
     finally:
         shown.terminate()
-        shown.communicate(timeout=120)
+        shown.communicate()
 
 
-def test_a_benchmark_of_searches_there(head: RayHead, tmp_path: pathlib.Path) -> None:
+def test_a_benchmark_of_searches_there(head: RayCluster, tmp_path: pathlib.Path) -> None:
     words = ["benchmark", SLOW, "--on=ray", f"--address={head.where}", f"--runs={tmp_path}"]
     words += ["--id=both", "--samplers=random,qmc", "--seeds=1", "--trials=2", "--top=0"]
     done = head.launch(*words)
@@ -230,74 +243,65 @@ def test_a_benchmark_of_searches_there(head: RayHead, tmp_path: pathlib.Path) ->
     assert "both-c001" in (tmp_path / "page" / "report.html").read_text(), done.stderr
 
 
-def test_a_run_is_stopped_and_goes_on_and_is_not_started_twice(head: RayHead) -> None:
-    handle = f"raycluster://{head.where}/long"
-    begun = submit(head, "long", "--trials", "12", "--workers", "2")
+def test_a_search_goes_on_after_its_driver_a_stop_and_its_head(
+    head: RayCluster, tmp_path: pathlib.Path
+) -> None:
+    run = head.search("long", tmp_path)
+    begun = head.launch(*run.submit("--trials", "8", "--workers", "2"))
     assert begun.returncode == 0, begun.stderr
-    stopped = head.launch("stop", handle)
-    assert stopped.returncode == 0, stopped.stderr
-    assert f"go on with: python launch.py resume {handle}" in stopped.stdout
-    found = status(head, "long")
-    assert (found["state"], found["job"]["exit_code"]) == ("STOPPED", 75)
-    before = {row["trial_id"] for row in rows(head, "long") if row["state"] == "COMPLETED"}
-    resumed = head.launch("resume", handle, "--trials", "+1")
-    assert resumed.returncode == 0, resumed.stderr
-    watched = head.launch("watch", handle, timeout=900)
-    assert watched.returncode == 0, watched.stdout + watched.stderr
-    ends = [row["trial_id"] for row in rows(head, "long") if row["state"] == "COMPLETED"]
-    assert sorted(ends) == sorted(set(ends)) and len(ends) == 13 and before <= set(ends)
-    assert status(head, "long")["job"]["name"] == "tunefleet_long_2"
-
-
-def test_a_killed_driver_is_a_job_that_failed_and_its_run_goes_on(head: RayHead) -> None:
-    handle = f"raycluster://{head.where}/driver"
-    begun = submit(head, "driver", "--trials", "8", "--workers", "2")
-    assert begun.returncode == 0, begun.stderr
-    ledger = head.home / "runs" / "driver"
-    wait_until(
-        lambda: any(row["state"] == "COMPLETED" for row in local(ledger)), "a completed trial", 300
-    )
-    for pid in processes_of("--id=driver"):
+    run.complete(1)
+    for pid in processes_of("--id=long"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    before = [row for row in local(ledger) if row["state"] == "COMPLETED"]
-    wait_until(lambda: status(head, "driver")["job"]["status"] == "FAILED", "the job's end", 120)
-    assert status(head, "driver")["state"] == "STOPPED"
-    check_goes_on(head, handle, ledger, before)
+    wait_until(lambda: '"FAILED"' in run.job(1), "the job's end")
+    found = status(head, "long")
+    assert (found["state"], found["job"]["status"]) == ("STOPPED", "FAILED")
+    first = run.completed()
 
-
-def check_goes_on(
-    head: RayHead, handle: str, ledger: pathlib.Path, before: list[dict[str, Any]]
-) -> None:
-    """A search of eight trials that was cut off ends, and does no trial of ``before`` again."""
-    resumed = head.launch("resume", handle)
+    resumed = head.launch("resume", run.handle)
     assert resumed.returncode == 0, resumed.stderr
-    watched = head.launch("watch", handle, timeout=900)
+    run.complete(len(first) + 1)
+    stopping = head.begin("stop", run.handle)
+    run.wait_for_log("draining")
+    run.release(*(row["trial_id"] for row in run.rows() if row["state"] == "RUNNING"))
+    code, out, err = ended(stopping)
+    assert code == 0 and f"go on with: python launch.py resume {run.handle}" in out, out + err
+    found = status(head, "long")
+    assert (found["state"], found["job"]["exit_code"]) == ("STOPPED", 75)
+    assert found["job"]["name"] == "tunefleet_long_2"
+    second = [row for row in rows(head, "long") if row["state"] == "COMPLETED"]
+    assert [row for row in second if row in first] == first and second == run.completed()
+
+    resumed = head.launch("resume", run.handle, "--trials", "+1")
+    assert resumed.returncode == 0, resumed.stderr
+    run.complete(len(second) + 1)
+    check_lost_head(head, run, tmp_path / "token")
+    resumed = head.launch("resume", run.handle)
+    assert resumed.returncode == 0, resumed.stderr
+    third = run.completed()
+    run.release()
+    watched = head.launch("watch", run.handle, timeout=900)
     assert watched.returncode == 0, watched.stdout + watched.stderr
-    done = [row for row in local(ledger) if row["state"] == "COMPLETED"]
-    assert [row for row in done if row in before] == before
-    assert len({row["trial_id"] for row in done}) == len(done) == 8
+    done = run.completed()
+    # No trial that had ended ran again.
+    assert [row for row in third if row in second] == second
+    assert [row for row in done if row in third] == third
+    assert len({row["trial_id"] for row in done}) == len(done) == 9
 
 
-def test_a_head_that_was_started_anew_lets_a_run_go_on(head: RayHead) -> None:
-    handle = f"raycluster://{head.where}/lost"
-    begun = submit(head, "lost", "--trials", "8", "--workers", "2")
-    assert begun.returncode == 0, begun.stderr
-    ledger = head.home / "runs" / "lost"
-    wait_until(
-        lambda: any(row["state"] == "COMPLETED" for row in local(ledger)), "a completed trial", 300
-    )
+def check_lost_head(head: RayCluster, run: HeldSearch, token: pathlib.Path) -> None:
+    """The head goes while a log is followed, and is started anew without any memory of ``run``."""
+    # Somebody who is not at the head, and lives on.
+    token.write_text(head.token.read_text())
+    follows = head.begin("logs", run.handle, "-f", RAY_AUTH_TOKEN_PATH=str(token))
+    assert follows.stdout and follows.stdout.readline()
     head.kill()
-    gone = head.launch("status", handle)
-    assert gone.returncode == 3 and "no head answers at" in gone.stderr, gone.stderr
-    before = [row for row in local(ledger) if row["state"] == "COMPLETED"]
-    noted = head.home / "runs" / ".sent" / "lost" / INTERPRETER
-    assert noted.read_text() == sys.executable
-    head.start()
-    # The new head knows nothing of it; the run's folder does.
-    check_goes_on(head, handle, ledger, before)
-
-
-def local(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a run whose folder is here, read without the cluster."""
-    return list(read(folder.parent, folder.name, "trials")) if folder.exists() else []
+    try:
+        code, _, said = ended(follows)
+        assert (code, said.count("\n")) == (3, 1) and "no head answers" in said, said
+        gone = head.launch("status", run.handle)
+        assert gone.returncode == 3 and "no head answers at" in gone.stderr, gone.stderr
+        noted = head.home / "runs" / ".sent" / run.id / INTERPRETER
+        assert noted.read_text() == sys.executable
+    finally:
+        head.start()

@@ -86,24 +86,15 @@ def begin(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Pope
     )
 
 
-class LiveRun:
-    """A `launch.py run` in the background.
+class HeldRun:
+    """A run whose folder is here.
 
     With a ``gate`` its trials are held after their first report: each goes on when it is
     released, so that what a test does meanwhile comes before their end.
     """
 
-    def __init__(
-        self,
-        runs: pathlib.Path,
-        run_id: str,
-        *arguments: str,
-        env: dict[str, str] | None = None,
-        gate: pathlib.Path | None = None,
-    ) -> None:
+    def __init__(self, runs: pathlib.Path, run_id: str, gate: pathlib.Path | None = None) -> None:
         self.runs, self.id, self.gate = runs, run_id, gate
-        held = {HELD_UNTIL: str(gate)} if gate else {}
-        self.process = begin(*arguments, "--runs", str(runs), env={**held, **(env or {})})
 
     def release(self, *trial_ids: str) -> None:
         """Lets trials go on that are held: those named, or all from now on."""
@@ -126,15 +117,6 @@ class LiveRun:
             return False
 
         wait_until(look, f"{count} completed trials")
-
-    def stop(self, *options: str) -> str:
-        """Stops a run whose trials are held: they end once it drains. What `stop` printed."""
-        with begin("stop", self.id, "--runs", str(self.runs), *options) as stopping:
-            self.wait_for_log("draining")
-            self.release()
-            out, err = stopping.communicate(timeout=PATIENCE_S)
-        assert stopping.returncode == 0, err
-        return out
 
     def read(self, verb: str, *arguments: str) -> Any:
         """What a reading verb prints as JSON."""
@@ -174,6 +156,31 @@ class LiveRun:
             lambda: log.exists() and log.read_text(errors="replace").count(text) >= times,
             f"{text!r} in {log}",
         )
+
+
+class LiveRun(HeldRun):
+    """A `launch.py run` in the background."""
+
+    def __init__(
+        self,
+        runs: pathlib.Path,
+        run_id: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        gate: pathlib.Path | None = None,
+    ) -> None:
+        super().__init__(runs, run_id, gate)
+        held = {HELD_UNTIL: str(gate)} if gate else {}
+        self.process = begin(*arguments, "--runs", str(runs), env={**held, **(env or {})})
+
+    def stop(self, *options: str) -> str:
+        """Stops a run whose trials are held: they end once it drains. What `stop` printed."""
+        with begin("stop", self.id, "--runs", str(self.runs), *options) as stopping:
+            self.wait_for_log("draining")
+            self.release()
+            out, err = stopping.communicate(timeout=PATIENCE_S)
+        assert stopping.returncode == 0, err
+        return out
 
     def wait(self, timeout: float = PATIENCE_S) -> tuple[int, str, str]:
         """The exit status and the output, once it has left."""

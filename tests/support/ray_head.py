@@ -38,6 +38,7 @@ class RayHead:
         cpus: int = 2,
         gpus: int = 0,
         autoscaling: dict[str, Any] | None = None,
+        dashboard: bool = True,
         **environment: str,
     ) -> None:
         # Short: Ray's sockets have their names in it.
@@ -45,7 +46,7 @@ class RayHead:
         self.home = self.folder / "home"
         self.home.mkdir()
         self._cpus, self._gpus = cpus, gpus
-        self._autoscaling = autoscaling
+        self._autoscaling, self._has_dashboard = autoscaling, dashboard
         self.port, self.dashboard = free_port(), free_port()
         self.token = self.home / ".ray" / "auth_token"
         self.token.parent.mkdir()
@@ -72,7 +73,7 @@ class RayHead:
         words += [f"--ray-client-server-port={free_port()}"]
         words += [f"--num-cpus={self._cpus}", f"--num-gpus={self._gpus}"]
         words += [f"--temp-dir={self.folder}/r", "--object-store-memory=80000000"]
-        words += ["--disable-usage-stats"]
+        words += ["--disable-usage-stats", f"--include-dashboard={self._has_dashboard}"]
         if self._autoscaling:
             config = self.folder / "scaling.json"
             provider = {**self._autoscaling["provider"], "gcs_address": f"127.0.0.1:{self.port}"}
@@ -88,7 +89,7 @@ class RayHead:
     def join(self, cpus: int) -> pathlib.Path:
         """One more node of this machine joins; what runs there has the home that is returned."""
         home = self.folder / "joined"
-        (home / ".ray").mkdir(parents=True)
+        (home / ".ray").mkdir(parents=True, exist_ok=True)
         (home / ".ray" / "auth_token").write_text(self.token.read_text())
         words = [str(_BIN / "ray"), "start", f"--address=127.0.0.1:{self.port}"]
         words += ["--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
@@ -124,7 +125,13 @@ class RayHead:
         return found
 
     def kill(self) -> None:
-        """The head is gone, as by a power cut, with all that ran there."""
+        """The head is gone, as by a power cut, with all that ran there.
+
+        What answers from outside goes first: nobody hears it say that the others are gone.
+        """
+        for pid in processes_of(f"--port={self.dashboard}"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 30
         while (left := processes_of(str(self.folder))) and time.monotonic() < deadline:
             for pid in left:

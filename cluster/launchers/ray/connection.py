@@ -168,7 +168,7 @@ class Cluster:
                 except StopAsyncIteration:
                     return
                 except Exception as error:  # aiohttp's and Ray's own
-                    self._check_answers()
+                    self._check_speaks()
                     raise PlaceError(f"the connection to {self._named} broke: {error}") from error
         finally:
             if upcoming is not None:
@@ -185,6 +185,15 @@ class Cluster:
         try:
             socket.create_connection((host, int(port)), _ANSWER_S).close()
         except OSError as error:
+            raise self._gone(error) from error
+
+    def _check_speaks(self) -> None:
+        """Raises where nobody says anything: what is about to end may take a connection still."""
+        import requests
+
+        try:
+            requests.get(f"http://{self.where}/api/version", timeout=_ANSWER_S)
+        except requests.exceptions.RequestException as error:
             raise self._gone(error) from error
 
     def _takes_none(self, why: str) -> PlaceError:
