@@ -52,7 +52,11 @@ class Api:
         return rows
 
     def kill_pods(self, namespace: str) -> None:
-        """Takes all pods away at once, whatever they are about."""
+        """Takes all pods away at once, whatever they are about, and what would make others.
+
+        A Job that cannot make others, since its namespace goes, would hold those that went.
+        """
+        self._ask("DELETE", _path("jobs", namespace), propagationPolicy="Background")
         self._ask("DELETE", _path("pods", namespace), gracePeriodSeconds="0")
 
     def _ask(self, method: str, path: str, **query: str) -> Any:

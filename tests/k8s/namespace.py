@@ -37,8 +37,8 @@ class Namespace:
 
     def remove(self) -> None:
         """Takes it away; what its pods still do is nothing that the next test should wait for."""
-        self.plane.kubectl("delete", "namespace", self.name, "--wait=false")
         self.plane.api.kill_pods(self.name)
+        self.plane.kubectl("delete", "namespace", self.name, "--wait=false")
 
     @property
     def environ(self) -> dict[str, str]:
