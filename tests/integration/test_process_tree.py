@@ -18,6 +18,7 @@ from tests.support.cli_runs import (
     ROOT,
     STUDIES,
     LiveRun,
+    is_alive,
     launch,
     wait_for_end,
     wait_until,
@@ -52,10 +53,6 @@ def evaluate(hp, report):
 
 def indented(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.strip().splitlines())
-
-
-def is_alive(pid: int) -> bool:
-    return any(entry.pid == pid and not entry.is_zombie for entry in processes())
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hpo._internal.process_tree import processes
 from hpo.json_numbers import finite
 from hpo.run import Run
 from hpo.status import status_of
@@ -217,6 +218,11 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
     finally:
         reader.close()
     return rows
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and not only its exit status, which nobody may ever ask for."""
+    return any(entry.pid == pid and not entry.is_zombie for entry in processes())
 
 
 def processes_of(marker: str) -> list[int]:
